@@ -1,0 +1,1 @@
+"""Records to padded batches: NumPy and OpenCV, never jax."""

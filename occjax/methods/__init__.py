@@ -1,0 +1,34 @@
+"""One paper or baseline per file: `Model`, `loss_terms` and `decode`.
+
+A method file defines
+
+- `Model`, a linen module: `__call__(inputs, *, train)` returns a NamedTuple;
+- `loss_terms(model, outputs, labels)`: name -> (values, weights), float32, unreduced;
+- `decode(model, outputs, inputs)`: outputs -> Poses in source pixels, inside jit;
+- optionally `proposals(model, labels)`: where training asks the model for poses. Its
+  result is handed to `__call__` as the keyword `proposals`. It says where to look,
+  never what is there.
+
+`model` is the unbound module: its fields are the method's settings.
+"""
+
+import importlib
+import importlib.util
+import types
+
+CONTRACT = ("Model", "loss_terms", "decode")
+
+
+def load(name: str) -> types.ModuleType:
+    """Imports `occjax/methods/NAME.py` and checks that it keeps the contract.
+
+    Raises:
+        ValueError: there is no such file, or it lacks one of the three names.
+    """
+    if importlib.util.find_spec(f"{__name__}.{name}") is None:
+        raise ValueError(f"method: {name!r} is no file of occjax/methods.")
+    method = importlib.import_module(f"{__name__}.{name}")
+    missing = [part for part in CONTRACT if not hasattr(method, part)]
+    if missing:
+        raise ValueError(f"occjax/methods/{name}.py lacks {', '.join(missing)}.")
+    return method

@@ -1,0 +1,27 @@
+"""Flax modules that methods share; a backbone is one file that defines `Backbone`."""
+
+import importlib
+import importlib.util
+from typing import Any
+
+from flax import linen as nn
+
+
+def backbone(name: str, **fields: Any) -> nn.Module:
+    """Builds the backbone of `occjax/nn/NAME.py`.
+
+    A backbone maps images [B, H, W, 3] (normalised, float) to features
+    [B, H / stride, W / stride, C] and has a `train` argument like every module here.
+
+    Raises:
+        ValueError: there is no such backbone, or it has no such field.
+    """
+    if importlib.util.find_spec(f"{__name__}.{name}") is None:
+        raise ValueError(f"backbone.name: {name!r} is no file of occjax/nn.")
+    module = importlib.import_module(f"{__name__}.{name}")
+    if not hasattr(module, "Backbone"):
+        raise ValueError(f"backbone.name: occjax/nn/{name}.py defines no Backbone.")
+    try:
+        return module.Backbone(**fields)
+    except TypeError as error:
+        raise ValueError(f"backbone {name}: {error}") from error

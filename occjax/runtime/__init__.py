@@ -1,0 +1,1 @@
+"""How a job runs: mesh, step, optimiser, checkpoints, metrics."""
