@@ -1,0 +1,64 @@
+"""Losses as unreduced (values, weights); a step divides sum(v w) by sum(w).
+
+Both come in float32 or wider, whatever the dtype of the prediction.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+from occjax.types import Array
+
+SMOOTH_BETA = 1 / 9
+
+
+def weighted_mse(pred: Array, target: Array, weight: Array) -> tuple[Array, Array]:
+    """Weighted squared error of whole maps, averaged over their pixels.
+
+    The paper (eq. 7) writes a sum; its code takes the mean over images, channels and
+    all pixels, those of weight 0 included. That is the mean of these values.
+
+    Args:
+        pred: [B, H, W, C].
+        target: [B, H, W, C].
+        weight: [B, H, W, C].
+
+    Returns:
+        Values and weights [B, C]; every weight is 1.
+    """
+    _same_shape("weighted_mse", pred, target, weight)
+    wide = np.promote_types(pred.dtype, np.float32)
+    error = jnp.square(pred.astype(wide) - target.astype(wide))
+    values = jnp.mean(weight.astype(wide) * error, axis=(1, 2))
+    return values, jnp.ones_like(values)
+
+
+def weighted_smooth_l1(
+    pred: Array, target: Array, weight: Array, beta: float = SMOOTH_BETA
+) -> tuple[Array, Array]:
+    """Weighted smooth L1, to be divided by the number of entries that carry weight.
+
+    d^2 / (2 beta) below beta, d - beta / 2 above. The paper divides by the number of
+    positions; its code by that of scalar entries, x and y apart.
+
+    Args:
+        pred: any shape.
+        target: the shape of pred.
+        weight: the shape of pred.
+        beta: where the parabola ends.
+
+    Returns:
+        Values, multiplied by `weight`, and weights, 1 where `weight` is positive.
+    """
+    _same_shape("weighted_smooth_l1", pred, target, weight)
+    wide = np.promote_types(pred.dtype, np.float32)
+    error = jnp.abs(pred.astype(wide) - target.astype(wide))
+    smooth = jnp.where(error < beta, jnp.square(error) / (2 * beta), error - beta / 2)
+    return smooth * weight.astype(wide), (weight > 0).astype(wide)
+
+
+def _same_shape(name: str, pred: Array, target: Array, weight: Array) -> None:
+    if not pred.shape == target.shape == weight.shape:
+        raise ValueError(
+            f"{name} needs pred, target and weight of one shape; "
+            f"got {pred.shape}, {target.shape} and {weight.shape}."
+        )

@@ -1,0 +1,68 @@
+"""Losses against the published code's values and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from occjax.ops import losses
+
+
+@pytest.fixture(scope="module")
+def published(golden):
+    return np.load(golden / "pinet_functions" / "losses.npz")
+
+
+def reduced(terms):
+    values, weights = terms
+    return jnp.sum(values * weights) / jnp.maximum(jnp.sum(weights), 1)
+
+
+def test_heatmap_loss_and_gradient_equal_the_published_ones(published):
+    pred, target, weight = (
+        jnp.asarray(np.moveaxis(published[f"heatmap_{name}"], 1, -1))
+        for name in ("pred", "gt", "mask")
+    )
+    value, grad = jax.value_and_grad(
+        lambda pred: reduced(losses.weighted_mse(pred, target, weight))
+    )(pred)
+    np.testing.assert_allclose(value, published["heatmap_loss"], rtol=1e-6)
+    wanted = np.moveaxis(published["heatmap_grad"], 1, -1)
+    np.testing.assert_allclose(grad, wanted, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["offset", "refine"])
+@pytest.mark.parametrize("positive", [True, False])
+def test_offset_loss_and_gradient_equal_the_published_ones(published, kind, positive):
+    pred, target, weight = (
+        jnp.asarray(published[f"{kind}_{name}"]) for name in ("pred", "gt", "weight")
+    )
+    name = kind if positive else f"{kind}_no_positive"
+    weight = weight if positive else jnp.zeros_like(weight)
+    value, grad = jax.value_and_grad(
+        lambda pred: reduced(losses.weighted_smooth_l1(pred, target, weight))
+    )(pred)
+    np.testing.assert_allclose(value, published[f"{name}_loss"], rtol=1e-6)
+    np.testing.assert_allclose(grad, published[f"{name}_grad"], rtol=1e-5, atol=1e-9)
+
+
+def test_smooth_l1_has_the_figures_of_the_specification():
+    pred = jnp.asarray([0.05, 1 / 9, 0.5, -3.0])
+    values, weights = losses.weighted_smooth_l1(pred, pred * 0, jnp.full(4, 2.0))
+    np.testing.assert_allclose(
+        values / 2, (0.01125, 0.0555556, 0.4444444, 2.9444444), 1e-5
+    )
+    np.testing.assert_array_equal(weights, np.ones(4))
+
+
+@pytest.mark.parametrize("loss", [losses.weighted_mse, losses.weighted_smooth_l1])
+def test_half_precision_predictions_give_single_precision_losses(loss):
+    pred = jnp.ones((1, 2, 2, 3), jnp.bfloat16)
+    values, weights = loss(pred, jnp.zeros((1, 2, 2, 3)), jnp.ones((1, 2, 2, 3)))
+    assert values.dtype == weights.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("loss", [losses.weighted_mse, losses.weighted_smooth_l1])
+def test_other_shapes_are_refused_by_name(loss):
+    with pytest.raises(ValueError, match=loss.__name__):
+        loss(jnp.ones((1, 2, 2, 3)), jnp.ones((1, 2, 2, 3)), jnp.ones((1, 2, 2, 1)))
