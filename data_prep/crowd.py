@@ -1,0 +1,95 @@
+"""Writes scenes of the built-in crowd as a dataset like any other.
+
+  python -m data_prep.crowd --name crowd_hard --overlap ochuman --scenes 5000
+
+The scenes are those that training on `data.dataset = "crowd"` renders itself with the
+same settings; on disk they cost no rendering and can be read by other programs.
+"""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from absl import flags
+
+import data_prep
+from data_prep import builder
+from data_prep.account import Account
+from occjax.data import sources
+from occjax.data.records import Record
+from occjax.errors import UserError
+
+_NAME = flags.DEFINE_string("name", "crowd_scenes", "Name of the dataset to write.")
+_SPLIT = flags.DEFINE_enum("split", "train", ["train", "test"], "Split to write.")
+_OUT = flags.DEFINE_string("out", "datasets", "Folder of all datasets.")
+_SCENES = flags.DEFINE_integer("scenes", 1000, "How many scenes.", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "Of all scenes.", lower_bound=0)
+_SIZE = flags.DEFINE_integer("size", 128, "Height and width, pixels.")
+_PEOPLE = flags.DEFINE_list("people", ["2", "4"], "Fewest and most people.")
+_OVERLAP = flags.DEFINE_string(
+    "overlap", "crowdpose", "crowdpose, ochuman, or a mean of the largest box IoU."
+)
+_SKELETON = flags.DEFINE_string("skeleton", "coco", "coco, crowdpose or ocpose.")
+
+
+def main() -> None:
+    """Writes the scenes that the flags describe."""
+    options = {
+        "num_scenes": _SCENES.value,
+        "test_scenes": _SCENES.value,
+        "seed": _SEED.value,
+        "size": (_SIZE.value, _SIZE.value),
+        "people": tuple(int(number) for number in _PEOPLE.value),
+        "overlap": _number(_OVERLAP.value),
+        "skeleton": _SKELETON.value,
+    }
+    write(_OUT.value, _NAME.value, _SPLIT.value, options)
+
+
+def write(out: str, name: str, split: str, options: dict) -> None:
+    """Renders and writes a split.
+
+    Args:
+        out: folder of all datasets.
+        name: of the dataset; "crowd" itself stands for scenes that are not on disk.
+        split: "train" or "test".
+        options: as `config.data.crowd`.
+
+    Raises:
+        UserError: an option is out of range or the split cannot be written.
+    """
+    if name == "crowd":
+        raise UserError("--name crowd is the built-in source; choose another name.")
+    source = sources.load({"dataset": "crowd", "crowd": options}, split)
+    account = Account()
+    builder.write(
+        out,
+        name,
+        split,
+        _encoded(source, account),
+        account,
+        skeleton=source.skeleton,
+        facts={"crowd": options, "licence": "Apache-2.0, rendered by occjax"},
+        total=len(source),
+    )
+
+
+def _encoded(source: sources.Source, account: Account) -> Iterator[Record]:
+    """The records with their images as PNG."""
+    for index in range(len(source)):
+        record = source[index]
+        account.receive(1, len(record["persons"]["id"]))
+        pixels = cv2.cvtColor(np.asarray(record["image"]), cv2.COLOR_RGB2BGR)
+        data = cv2.imencode(".png", pixels)[1].tobytes()
+        yield {**record, "image": data}
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+if __name__ == "__main__":
+    data_prep.run(main)

@@ -1,0 +1,213 @@
+"""Views of a record: random crops for training, the official resize for testing.
+
+A transform is a frozen dataclass; what is random in it comes from the generator that
+it is handed, so that one index gives the same bytes whenever it is read.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from occjax.data import records, warp
+from occjax.errors import UserError
+from occjax.skeletons import Skeleton
+from occjax.types import Batch, Inputs, Labels
+
+STRIDE = 4  # of the ignore map
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainView:
+    """Random affine crop and mirroring of an image with its people.
+
+    The window's side is the short side of the image times `scale`, its centre the
+    image's moved by up to `translate` of that side, in whole pixels (spec of PINet,
+    section 6.2).
+
+    Attributes:
+        size: side of the square input, pixels.
+        max_persons: P that labels are padded to.
+        skeleton: J joints and their order after mirroring.
+        scale: least and greatest window side, relative to the short side.
+        rotate: greatest rotation, degrees.
+        translate: greatest shift, relative to the window's side.
+        flip: probability of mirroring.
+        flip_shift: how far left of their true place, in input pixels, labels lie in
+            mirrored images. 0 mirrors exactly, x -> W - 1 - x. The official code
+            mirrors the image at full and the labels at quarter resolution, which is
+            3; its test mirrors with a shift of 3 that makes up for it.
+    """
+
+    size: int
+    max_persons: int
+    skeleton: Skeleton
+    scale: tuple[float, float] = (0.75, 1.5)
+    rotate: float = 30.0
+    translate: float = 0.2
+    flip: float = 0.5
+    flip_shift: float = 0.0
+
+    def random_map(self, record: records.Record, rng: np.random.Generator) -> Batch:
+        """One training example: a Batch without the axis B."""
+        matrix, mirrored = self.draw(record["height"], record["width"], rng)
+        return self.view(record, matrix, mirrored=mirrored)
+
+    def draw(
+        self, height: int, width: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, bool]:
+        """Draws where to look in an image of height x width pixels.
+
+        Returns:
+            The matrix [2, 3] from source to input, and whether to mirror after it.
+        """
+        side = min(height, width) * rng.uniform(*self.scale)
+        rotation = rng.uniform(-self.rotate, self.rotate)
+        reach = int(self.translate * side)
+        move = rng.integers(-reach, reach, size=2, endpoint=True)
+        mirrored = bool(rng.random() < self.flip)
+        center = (width / 2 + move[0], height / 2 + move[1])
+        matrix = warp.window_matrix(center, side, rotation, self.size, self.size)
+        return matrix, mirrored
+
+    def view(
+        self, record: records.Record, matrix: np.ndarray, *, mirrored: bool
+    ) -> Batch:
+        """The example at a given place.
+
+        Raises:
+            UserError: the image cannot be read or has more than `max_persons` people.
+        """
+        label_matrix = matrix
+        if mirrored:
+            label_matrix = warp.mirror(matrix, self.size, self.flip_shift)
+            matrix = warp.mirror(matrix, self.size)
+        image = records.pixels(record)
+        canvas = (self.size, self.size)
+        return Batch(
+            inputs=Inputs(
+                image=warp.warp_image(image, matrix, self.size, self.size),
+                valid=warp.covered(matrix, image.shape, canvas),
+                to_source=warp.invert(matrix).astype(np.float32),
+            ),
+            labels=labels(
+                record,
+                label_matrix,
+                canvas,
+                self.max_persons,
+                self.skeleton,
+                mirrored=mirrored,
+            ),
+            image_id=np.int64(record["image_id"]),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TestView:
+    """The official test input: short side to `size`, see `warp.test_canvas`.
+
+    Attributes:
+        size: short side of the input, pixels.
+        multiple: what the long side is rounded up to.
+        scales: of a multi-scale test besides scale 1, each a view in
+            `Inputs.scaled`; coordinates are those of scale 1 throughout.
+        max_persons: P that labels are padded to; 0 leaves labels out.
+        skeleton: J joints.
+    """
+
+    __test__ = False  # not a test of pytest
+
+    size: int
+    multiple: int
+    skeleton: Skeleton
+    scales: tuple[float, ...] = ()
+    max_persons: int = 0
+
+    def map(self, record: records.Record) -> Batch:
+        """One test example: a Batch without the axis B."""
+        image = records.pixels(record)
+        views = [
+            warp.test_view(image, self.size, scale, self.multiple)[0]
+            for scale in (1.0, *self.scales)
+        ]
+        height, width = image.shape[:2]
+        canvas = warp.test_canvas(height, width, self.size, self.multiple)
+        matrix = warp.test_matrix(height, width, canvas)
+        truth = None
+        if self.max_persons:
+            truth = labels(record, matrix, canvas, self.max_persons, self.skeleton)
+        return Batch(
+            inputs=Inputs(
+                image=views[0],
+                valid=warp.covered(matrix, image.shape, canvas),
+                to_source=warp.invert(matrix).astype(np.float32),
+                scaled=tuple(views[1:]),
+            ),
+            labels=truth,
+            image_id=np.int64(record["image_id"]),
+        )
+
+
+def labels(
+    record: records.Record,
+    matrix: np.ndarray,
+    canvas: tuple[int, int],
+    max_persons: int,
+    skeleton: Skeleton,
+    *,
+    mirrored: bool = False,
+) -> Labels:
+    """The people of a record in input pixels, without the axis B.
+
+    People without a labelled joint carry no target and are left out; where their
+    segments are known, `ignore` covers them.
+
+    Args:
+        record: with J joints.
+        matrix: [2, 3], source to input.
+        canvas: height and width of the input.
+        max_persons: P.
+        skeleton: J joints.
+        mirrored: whether left and right change places.
+
+    Raises:
+        UserError: more than `max_persons` people have labels.
+    """
+    persons = record["persons"]
+    rows = np.flatnonzero(records.trained_on(persons, skeleton))
+    if len(rows) > max_persons:
+        raise UserError(
+            f"{records.describe(record)} has {len(rows)} labelled people, "
+            f"data.max_persons is {max_persons}."
+        )
+    source = np.asarray(persons["joints"], np.float64)[rows]  # [p, J, 3]
+    if mirrored:
+        source = source[:, list(skeleton.flip)]
+    seen = source[:, :, 2]
+    joints = np.where(seen[..., None] > 0, warp.apply(matrix, source[..., :2]), 0.0)
+    factor = warp.area_factor(matrix)
+    box = np.asarray(persons["bbox"], np.float64)[rows]
+    # A box without area would weigh infinitely much; 0 is left to padding.
+    area = np.maximum(box[:, 2] * box[:, 3] * factor, 1.0)
+    head = np.asarray(persons["head_size"], np.float64)[rows] * np.sqrt(factor)
+    return Labels(
+        joints=_pad(joints, max_persons, np.float32),
+        visibility=_pad(seen, max_persons, np.uint8),
+        area=_pad(area, max_persons, np.float32),
+        ignore=ignore_map(record, matrix, canvas),
+        head_size=_pad(head, max_persons, np.float32),
+    )
+
+
+def ignore_map(
+    record: records.Record, matrix: np.ndarray, canvas: tuple[int, int]
+) -> np.ndarray:
+    """Where no loss may look: [H / 4, W / 4] bool, padding included."""
+    keep = records.kept_pixels(record)
+    height, width = (side // STRIDE for side in canvas)
+    return warp.warp_image(keep, matrix / STRIDE, height, width) / 255 <= 0.5
+
+
+def _pad(rows: np.ndarray, length: int, dtype: type) -> np.ndarray:
+    padded = np.zeros((length, *rows.shape[1:]), dtype)
+    padded[: len(rows)] = rows
+    return padded

@@ -1,0 +1,91 @@
+"""Somebody's own pictures as a source: files without labels."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from occjax.data import records
+from occjax.errors import UserError
+from occjax.skeletons import Skeleton
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+def find(path: str | pathlib.Path) -> list[pathlib.Path]:
+    """The file itself, or the images that lie directly in a folder, by name.
+
+    Raises:
+        UserError: there is no such path, or no image in the folder.
+    """
+    path = pathlib.Path(path)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(f"{path}: there is no such image or folder.")
+    found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+    if not found:
+        raise UserError(f"{path}: no image in this folder ({', '.join(SUFFIXES)}).")
+    return found
+
+
+class Folder:
+    """Image files as records without persons, numbered from 1.
+
+    Pictures stand upright, as their camera's orientation tag says and as every viewer
+    shows them; coordinates refer to that. (Labelled datasets ignore the tag.)
+
+    Attributes:
+        name: "pictures".
+        skeleton: of the poses that are to be found in them.
+        paths: of the files that can be read.
+        unreadable: one line for each file that cannot.
+        sizes: [N, 2] height and width of every picture.
+        max_persons: 0, as nobody is labelled.
+    """
+
+    name = "pictures"
+    max_persons = 0
+
+    def __init__(self, paths: Sequence[pathlib.Path], skeleton: Skeleton):
+        """Opens every file once, to learn its size and whether it can be read."""
+        self.skeleton = skeleton
+        self.paths: list[pathlib.Path] = []
+        self.unreadable: list[str] = []
+        sizes = []
+        for path in paths:
+            try:
+                sizes.append(_read(path).shape[:2])
+                self.paths.append(path)
+            except UserError as error:
+                self.unreadable.append(str(error))
+        self.sizes = np.array(sizes, np.int64).reshape(-1, 2)
+
+    def __len__(self) -> int:
+        """How many pictures can be read."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> records.Record:
+        """The record of one picture, decoded.
+
+        Raises:
+            UserError: the file has become unreadable since.
+        """
+        image = _read(self.paths[index])
+        return {
+            "image": image,
+            "image_id": index + 1,
+            "file_name": self.paths[index].name,
+            "height": image.shape[0],
+            "width": image.shape[1],
+            "crowd_index": -1.0,
+            "persons": {},
+        }
+
+
+def _read(path: pathlib.Path) -> np.ndarray:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}.") from error
+    return records.decode(data, str(path), upright=True)

@@ -1,0 +1,141 @@
+"""The record: one image and its people, the same for every dataset.
+
+A record is a dictionary: `image` (encoded bytes as downloaded, or a uint8 RGB array
+[H, W, 3]), `image_id`, `file_name`, `height`, `width`, `crowd_index` (-1 unknown) and
+`persons`, a dictionary of arrays with one row for each of its P people:
+
+    id            [P] int64
+    bbox          [P, 4] float32: x, y, width, height
+    joints        [P, J, 3] float32: x, y, visibility (0, 1, 2 as in `types`)
+    area          [P] float32, source pixels: segment area or what stands for it
+    is_crowd      [P] bool: a region of many people
+    is_target     [P] bool: a person that single-person methods are trained on
+    segmentation  [P] bytes: COCO's compressed run lengths, empty if there is none
+    head_size     [P] float32: MPII's head box diagonal, else 0
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+from faster_coco_eval.core import mask as run_lengths
+
+from occjax.errors import UserError
+from occjax.skeletons import Skeleton
+
+Record = Mapping[str, Any]
+
+VERSION = "1.0.0"  # of the schema above, the folder name below a prepared dataset
+
+_JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
+_END_OF_JPEG, _END_OF_PNG, _SCAN = b"\xff\xd9", b"IEND\xaeB`\x82", 0xDA
+
+
+def person_columns(num_joints: int) -> dict[str, tuple[type, tuple[int, ...]]]:
+    """Type and shape of one row of each array of `persons`, for J joints."""
+    return {
+        "id": (np.int64, ()),
+        "bbox": (np.float32, (4,)),
+        "joints": (np.float32, (num_joints, 3)),
+        "area": (np.float32, ()),
+        "is_crowd": (np.bool_, ()),
+        "is_target": (np.bool_, ()),
+        "segmentation": (np.object_, ()),
+        "head_size": (np.float32, ()),
+    }
+
+
+def decode(data: bytes, name: str, *, upright: bool = False) -> np.ndarray:
+    """Pixels [H, W, 3] uint8 RGB of an encoded image, orientation tags ignored.
+
+    Labels were drawn on the pixels as stored, so a camera's rotation tag must not
+    turn them (spec of PINet, section 5.1). `upright` turns a picture without labels
+    as its tag says.
+
+    Raises:
+        UserError: `name` is no image, or its file was cut short.
+    """
+    if not data:
+        raise UserError(f"{name}: the image file is empty.")
+    if not _is_whole(data):
+        raise UserError(f"{name}: the image file is cut short ({len(data)} bytes).")
+    flags = cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if image is None:
+        raise UserError(f"{name}: {len(data)} bytes that are no readable image.")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def pixels(record: Record) -> np.ndarray:
+    """Pixels [H, W, 3] uint8 RGB of a record, decoded if they are still encoded.
+
+    Raises:
+        UserError: the image cannot be read, or is not of the size that is recorded.
+    """
+    image, name = record["image"], describe(record)
+    if not isinstance(image, np.ndarray):
+        image = decode(image, name)
+    if image.shape != (record["height"], record["width"], 3):
+        raise UserError(
+            f"{name}: expected {record['height']} x {record['width']} x 3 pixels, "
+            f"found {' x '.join(map(str, image.shape))}."
+        )
+    return image
+
+
+def describe(record: Record) -> str:
+    """Names a record in messages: its image id and file."""
+    name = record["file_name"]
+    name = name.decode() if isinstance(name, bytes) else name
+    return f"image {int(record['image_id'])} ({name})"
+
+
+def labelled(persons: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Which people [P] have at least one labelled joint."""
+    return np.any(persons["joints"][:, :, 2] > 0, axis=1)
+
+
+def trained_on(persons: Mapping[str, np.ndarray], skeleton: Skeleton) -> np.ndarray:
+    """Which people [P] training looks at: labelled, and no mere crowd region.
+
+    The official filter keeps a crowd region if its `num_keypoints` is not 0, a number
+    that leaves out CrowdPose's head and neck (spec of PINet, section 6.1).
+    """
+    counted = [name not in ("head", "neck") for name in skeleton.joints]
+    seen = persons["joints"][:, :, 2] > 0
+    single = ~persons["is_crowd"].astype(bool)
+    return seen.any(axis=1) & (single | seen[:, counted].any(axis=1))
+
+
+def kept_pixels(record: Record) -> np.ndarray:
+    """Where a loss may look: [H, W] uint8, 255, or 0 on people without labels.
+
+    Crowd regions and segments of people without joints are left out. Datasets that
+    give no such segments (OCHuman, CrowdPose) leave out nothing, as official training
+    does (spec of PINet, section 6.3).
+    """
+    height, width = int(record["height"]), int(record["width"])
+    keep = np.full((height, width), 255, np.uint8)
+    persons = record["persons"]
+    hidden = persons["is_crowd"].astype(bool) | ~labelled(persons)
+    for counts in np.asarray(persons["segmentation"], object)[hidden]:
+        if counts:
+            region = {"size": [height, width], "counts": bytes(counts)}
+            keep[run_lengths.decode(region).astype(bool)] = 0
+    return keep
+
+
+def _is_whole(data: bytes) -> bool:
+    """False for a JPEG or PNG without its end, which OpenCV pads with grey."""
+    if data.startswith(_PNG):
+        return _END_OF_PNG in data[-64:]
+    if not data.startswith(_JPEG) or data.endswith(_END_OF_JPEG):
+        return True
+    # Thumbnails in the header have an end marker too: look behind the first scan.
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        if data[at + 1] == _SCAN:
+            return _END_OF_JPEG in data[at:]
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return False

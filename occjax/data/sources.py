@@ -1,0 +1,248 @@
+"""Random access to records: the built-in crowd, and datasets on disk."""
+
+import json
+import os
+import pathlib
+import threading
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from occjax import skeletons
+from occjax.data.records import VERSION, Record, person_columns
+from occjax.errors import UserError
+
+
+class Source(Protocol):
+    """Records by index, the same ones every time.
+
+    A source may know more without reading records: `sizes` [N, 2], height and width
+    of every image (or `size`, if all are equal), and `labelled_joints` [N].
+    """
+
+    @property
+    def name(self) -> str:
+        """Of the dataset."""
+        ...
+
+    @property
+    def skeleton(self) -> skeletons.Skeleton:
+        """The J joints of its people."""
+        ...
+
+    @property
+    def max_persons(self) -> int:
+        """Most labelled people in one image."""
+        ...
+
+    def __len__(self) -> int:
+        """How many records there are."""
+        ...
+
+    def __getitem__(self, index: int) -> Record:
+        """The record at an index below the length."""
+        ...
+
+
+# The annotation file of each split that the shipped configs name: PINet trains on
+# OCHuman's validation file and on CrowdPose's training and validation files together.
+_ANNOTATIONS = {
+    ("coco", "train"): "person_keypoints_train2017.json",
+    ("coco", "val"): "person_keypoints_val2017.json",
+    ("crowdpose", "train"): "crowdpose_trainval.json",
+    ("crowdpose", "test"): "crowdpose_test.json",
+    ("ochuman", "train"): "ochuman_val.json",
+    ("ochuman", "test"): "ochuman_test.json",
+}
+
+
+def load(data: Mapping[str, Any], split: str) -> Source:
+    """Opens the records of a split.
+
+    Args:
+        data: `config.data`. `dataset` names the built-in "crowd", whose options stand
+            in `crowd` (those of `Crowd`, and `test_scenes`, the number of scenes of
+            the split "test"), or a dataset that data_prep has written below `dir`.
+            With `cache`, records are kept in memory once read.
+        split: name of the split; the built-in crowd has "train" and "test".
+
+    Raises:
+        UserError: the dataset or split is not there, with the command to prepare it.
+    """
+    if data["dataset"] == "crowd":
+        source = _crowd(data.get("crowd", {}), split)
+    else:
+        source = Prepared(data["dir"], data["dataset"], split)
+    return Cached(source) if data.get("cache", False) else source
+
+
+def skeleton_of(data: Mapping[str, Any]) -> skeletons.Skeleton:
+    """The joints of `config.data`'s dataset, which need not be there.
+
+    Raises:
+        UserError: the dataset is not there and its name says nothing.
+    """
+    name = data["dataset"]
+    if name == "ochuman":
+        return skeletons.COCO
+    if name in skeletons.BY_NAME:
+        return skeletons.BY_NAME[name]
+    return load(data, data["split"]).skeleton
+
+
+def _crowd(options: Mapping[str, Any], split: str) -> Source:
+    from occjax.data.crowd import Crowd
+
+    if split not in ("train", "test"):
+        raise UserError(f"the built-in crowd has no split {split!r}, only train, test.")
+    chosen = dict(options)
+    test_scenes = chosen.pop("test_scenes", 300)
+    # Even seeds train and odd ones test, so that no two runs mix them up either.
+    chosen["seed"] = 2 * chosen.get("seed", 0) + (split == "test")
+    if split == "test":
+        chosen["num_scenes"] = test_scenes
+    return Crowd(**chosen)
+
+
+class Prepared:
+    """A split of a dataset that data_prep has written, opened when first read.
+
+    Attributes:
+        sizes: [N, 2] height and width of every image.
+        labelled_joints: [N] how many joints of its people are labelled.
+    """
+
+    def __init__(self, folder: str, name: str, split: str):
+        """Reads the dataset's facts, no image.
+
+        Raises:
+            UserError: there is no such dataset or split, or its facts are damaged.
+        """
+        self.name, self.split = name, split
+        self.path = pathlib.Path(folder) / name / VERSION
+        facts = self._facts()
+        self.skeleton = skeletons.BY_NAME[facts["skeleton"]]
+        self.max_persons = int(facts["splits"][split]["max_persons"])
+        self.sizes = np.array(facts["splits"][split]["sizes"], np.int64).reshape(-1, 2)
+        self.labelled_joints = np.array(facts["splits"][split]["labelled_joints"])
+        self._records: Any = None
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """How many images the split has."""
+        return len(self.sizes)
+
+    def __getitem__(self, index: int) -> Record:
+        """Reads one record; its image stays encoded.
+
+        Raises:
+            UserError: the file that holds the record is damaged.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.name}: no record {index} of {len(self)}.")
+        try:
+            record = self._open()[index]
+        except (RuntimeError, ValueError, OSError, IndexError) as error:
+            raise UserError(
+                f"{self._file(index)} is damaged, record {index} of split "
+                f"{self.split} cannot be read ({str(error).splitlines()[0]}); "
+                f"prepare {self.name} again."
+            ) from error
+
+        columns = person_columns(self.skeleton.num_joints)
+        count = len(record["persons"]["id"])
+        persons = {
+            name: np.asarray(record["persons"][name], dtype).reshape(count, *shape)
+            for name, (dtype, shape) in columns.items()
+        }
+        return {**record, "persons": persons}
+
+    def __getstate__(self) -> dict:
+        """Leaves open files and the lock behind, so that a source can be sent away."""
+        return {**self.__dict__, "_records": None, "_lock": None}
+
+    def __setstate__(self, state: dict) -> None:
+        """Takes over all but the open files."""
+        self.__dict__.update(state, _lock=threading.Lock())
+
+    def _open(self) -> Any:
+        with self._lock:
+            if self._records is None:
+                import tensorflow_datasets as tfds
+
+                builder: Any = tfds.builder_from_directory(os.fspath(self.path))
+                self._records = builder.as_data_source(
+                    self.split, decoders={"image": tfds.decode.SkipDecoding()}
+                )
+        return self._records
+
+    def _file(self, index: int) -> pathlib.Path:
+        """The file that holds a record."""
+        splits = json.loads((self.path / "dataset_info.json").read_text())["splits"]
+        lengths = [s["shardLengths"] for s in splits if s["name"] == self.split][0]
+        shard = np.searchsorted(np.cumsum([int(n) for n in lengths]), index, "right")
+        return self.path / f"{self.name}-{self.split}.array_record-{shard:05d}"
+
+    def _facts(self) -> dict:
+        """What the builder noted about the dataset."""
+        if not (self.path / "dataset_info.json").exists():
+            raise UserError(
+                f"{self.path.parent} is not there; prepare it with: {self._command()}"
+            )
+        facts = {}
+        for file in ("features.json", "dataset_info.json", "metadata.json"):
+            try:
+                facts = json.loads((self.path / file).read_text())
+            except (OSError, ValueError) as error:
+                raise UserError(
+                    f"{self.path / file} is damaged ({error}); "
+                    f"prepare {self.name} again."
+                ) from error
+        if self.split not in facts["splits"]:
+            raise UserError(
+                f"{self.path.parent} has no split {self.split!r}, only "
+                f"{', '.join(facts['splits'])}; prepare it with: {self._command()}"
+            )
+        return facts
+
+    def _command(self) -> str:
+        file = _ANNOTATIONS.get((self.name, self.split), "ANNOTATIONS")
+        skeleton = "--skeleton crowdpose " if self.name == "crowdpose" else ""
+        return (
+            f"python -m data_prep.coco --name {self.name} {skeleton}--split "
+            f"{self.split} --images IMAGES --annotations {file} "
+            f"--out {self.path.parent.parent}"
+        )
+
+
+class Cached:
+    """Keeps every record in memory once it was read; threads share it."""
+
+    def __init__(self, source: Source):
+        """Wraps a source."""
+        self._source = source
+        self._kept: dict[int, Record] = {}
+        self.name, self.skeleton = source.name, source.skeleton
+        self.max_persons = source.max_persons
+
+    def __getattr__(self, name: str) -> Any:
+        """What else the wrapped source knows."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._source, name)
+
+    def __len__(self) -> int:
+        """How many records there are."""
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Record:
+        """The record, read at most once but for races, which give equal records."""
+        record = self._kept.get(index)
+        if record is None:
+            record = self._kept[index] = self._source[index]
+        return record
+
+    def __getstate__(self) -> dict:
+        """Sends the source away without what is in memory."""
+        return {**self.__dict__, "_kept": {}}
