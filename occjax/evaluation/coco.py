@@ -1,0 +1,244 @@
+"""COCO's keypoint protocol: ground truth and detections, matched by pycocotools.
+
+Ground truth and detections travel in COCO's own json forms, so that any public tool
+reads what is written here and any public file can be scored. The skeleton brings the
+sigmas, so that 12 or 14 joints are scored like 17.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from occjax.evaluation import checks
+from occjax.skeletons import Skeleton
+from occjax.types import UNLABELLED, Poses
+
+CATEGORY = 1  # COCO's id of "person"
+UNDEFINED = -1.0  # what pycocotools reports where no person could be found
+
+# Metric -> threshold (None: mean over .50:.05:.95) and person size.
+_METRICS = {
+    "AP": (None, "all"),
+    "AP50": (0.5, "all"),
+    "AP75": (0.75, "all"),
+    "AP80": (0.8, "all"),
+    "AP90": (0.9, "all"),
+    "AP_medium": (None, "medium"),
+    "AP_large": (None, "large"),
+}
+
+
+def ground_truth(source: Any, count: int = 0) -> dict:
+    """COCO json of a dataset's records.
+
+    Crowd regions and persons without labelled joints are kept: the protocol neither
+    rewards nor punishes who finds them. Annotations are numbered from 1 in the order
+    of the records, because pycocotools reads a match with annotation 0 as no match.
+
+    Args:
+        source: records by index, with a `skeleton`.
+        count: how many records, from the first; 0 means all.
+    """
+    images, annotations = [], []
+    for index in range(count or len(source)):
+        record = source[index]
+        images.append(_image(record))
+        for annotation in _annotations(record):
+            annotations.append({"id": len(annotations) + 1} | annotation)
+    category = {
+        "id": CATEGORY,
+        "name": "person",
+        "keypoints": list(source.skeleton.joints),
+        "skeleton": [[a + 1, b + 1] for a, b in source.skeleton.bones],
+    }
+    return {"images": images, "annotations": annotations, "categories": [category]}
+
+
+def _image(record: dict) -> dict:
+    name = record["file_name"]
+    return {
+        "id": int(record["image_id"]),
+        "file_name": name.decode() if isinstance(name, bytes) else name,
+        "height": int(record["height"]),
+        "width": int(record["width"]),
+    }
+
+
+def _annotations(record: dict) -> Iterable[dict]:
+    persons = record["persons"]
+    for index, joints in enumerate(np.asarray(persons["joints"], float)):
+        yield {
+            "image_id": int(record["image_id"]),
+            "category_id": CATEGORY,
+            "keypoints": joints.reshape(-1).tolist(),
+            "num_keypoints": int(np.sum(joints[:, 2] > UNLABELLED)),
+            "area": float(persons["area"][index]),
+            "bbox": np.asarray(persons["bbox"][index], float).tolist(),
+            "iscrowd": int(persons["is_crowd"][index]),
+        }
+
+
+def detections(
+    poses: Poses, image_ids: Sequence[int], skeleton: Skeleton
+) -> list[dict]:
+    """COCO result list of decoded poses, best first within an image.
+
+    Rows with score -inf hold no person and images with id -1 are padding: both are
+    left out. Coordinates are rounded to a thousandth of a pixel. The third number of
+    a keypoint is its score; `visible`, an extra key, is the probability of each joint
+    that it can be seen.
+
+    Args:
+        poses: joints [N, P, J, 2], joint_score [N, P, J], visible [N, P, J] and score
+            [N, P], as arrays.
+        image_ids: [N].
+        skeleton: the J joints.
+
+    Raises:
+        ValueError: the shapes disagree.
+    """
+    expected = (len(image_ids), np.shape(poses.score)[1], skeleton.num_joints, 2)
+    if np.shape(poses.joints) != expected:
+        raise ValueError(f"joints {np.shape(poses.joints)}; expected {expected}.")
+    found = []
+    for image, image_id in enumerate(image_ids):
+        if image_id < 0:
+            continue
+        score = np.asarray(poses.score[image], float)
+        for person in np.argsort(-score, kind="stable"):
+            if score[person] == -np.inf:
+                continue
+            pose = Poses(*(np.asarray(field[image][person], float) for field in poses))
+            joints = [np.round(pose.joints, 3), pose.joint_score[:, None]]
+            found.append(
+                {
+                    "image_id": int(image_id),
+                    "category_id": CATEGORY,
+                    "keypoints": np.concatenate(joints, axis=-1).reshape(-1).tolist(),
+                    "score": float(pose.score),
+                    "visible": np.round(pose.visible, 4).tolist(),
+                }
+            )
+    return found
+
+
+def evaluate(
+    truth: dict,
+    found: list[dict],
+    skeleton: Skeleton,
+    names: tuple[str, str] = ("ground truth", "detections"),
+) -> dict[str, float]:
+    """AP and AR of COCO's keypoint protocol, as fractions; -1 where undefined.
+
+    At most 20 detections an image, OKS thresholds .50:.05:.95, 101 recall points.
+    Neither argument is changed.
+
+    Args:
+        truth: COCO ground truth, as from `ground_truth` or a file.
+        found: COCO result list, as from `detections` or a file.
+        skeleton: the joints of both, and their sigmas.
+        names: what error messages call the two, such as their paths.
+
+    Raises:
+        UserError: an item is malformed, not finite, or of an unknown image.
+    """
+    checks.check_ground_truth(truth, skeleton, names[0])
+    checks.check_detections(found, truth, skeleton, names[1])
+    return match(truth, found, skeleton)
+
+
+def match(truth: dict, found: list[dict], skeleton: Skeleton) -> dict[str, float]:
+    """As `evaluate`, for ground truth and detections known to be sound."""
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints as it goes
+        annotated: Any = COCO()
+        # Copies, because pycocotools writes its own keys into each item.
+        people = [dict(item) for item in truth["annotations"]]
+        annotated.dataset = truth | {"annotations": people}
+        annotated.createIndex()
+        results = _load_results(annotated, found)
+        scorer = COCOeval(annotated, results, "keypoints")
+        scorer.params.kpt_oks_sigmas = np.asarray(skeleton.sigmas)
+        scorer.evaluate()
+        scorer.accumulate()
+    return _summary(scorer)
+
+
+def _load_results(annotated: COCO, found: list[dict]) -> COCO:
+    if found:
+        # Without a mask or caption, from which pycocotools would guess another task.
+        # A box stays: its area then decides the size class, as in pycocotools.
+        keys = ("image_id", "category_id", "keypoints", "score", "bbox")
+        items: Any = [{k: item[k] for k in keys if k in item} for item in found]
+        return annotated.loadRes(items)
+    nothing: Any = COCO()  # loadRes fails on an empty list
+    nothing.dataset = annotated.dataset | {"annotations": []}
+    nothing.createIndex()
+    return nothing
+
+
+def _summary(scorer: COCOeval) -> dict[str, float]:
+    thresholds = list(np.round(scorer.params.iouThrs, 2))
+    sizes = scorer.params.areaRngLbl
+
+    def mean(values: np.ndarray, threshold: float | None, size: str) -> float:
+        """Mean over the defined entries of values [T, ..., category, size, limit]."""
+        values = values[..., sizes.index(size), -1]
+        if threshold is not None:
+            values = values[thresholds.index(threshold)]
+        defined = values[values > UNDEFINED]
+        return float(np.mean(defined)) if defined.size else UNDEFINED
+
+    metrics = {}
+    for name, where in _METRICS.items():
+        metrics[name] = mean(scorer.eval["precision"], *where)
+    for name, where in _METRICS.items():
+        metrics[name.replace("AP", "AR")] = mean(scorer.eval["recall"], *where)
+    return metrics
+
+
+def confident_score(truth: dict, found: list[dict]) -> float:
+    """The score that as many detections reach as there are people to be found.
+
+    Above it a method says as often that somebody is there as somebody is, so it parts
+    the poses worth showing from the long tail that AP asks for. 0 if nothing is found.
+    """
+    people = sum(
+        item["num_keypoints"] > 0 and not item["iscrowd"]
+        for item in truth["annotations"]
+    )
+    scores = sorted((item["score"] for item in found), reverse=True)
+    return float(scores[: max(people, 1)][-1]) if scores else 0.0
+
+
+def fingerprint(truth: dict) -> str:
+    """SHA-256 of all that scoring reads of a ground truth, whatever its formatting."""
+    people = [
+        [
+            *(item["id"], item["image_id"], int(item["iscrowd"])),
+            *(item["num_keypoints"], float(item["area"])),
+            *map(float, item["bbox"]),
+            *map(float, item["keypoints"]),
+        ]
+        for item in truth["annotations"]
+    ]
+    images = sorted(item["id"] for item in truth["images"])
+    return hashlib.sha256(json.dumps([images, people]).encode()).hexdigest()
+
+
+def table(metrics: dict[str, float]) -> str:
+    """The metrics in per cent, AP above AR, for the screen; - where undefined."""
+    names = list(_METRICS)
+    heads = [name.removeprefix("AP").lstrip("_") or "all" for name in names]
+    lines = ["".join(["   ", *(f"{head:>8}" for head in heads)])]
+    for kind in ("AP", "AR"):
+        values = [metrics[name.replace("AP", kind)] for name in names]
+        cells = ["       -" if v == UNDEFINED else f"{100 * v:8.1f}" for v in values]
+        lines.append("".join([f"{kind} ", *cells]))
+    return "\n".join(lines)

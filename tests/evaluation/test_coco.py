@@ -1,0 +1,286 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from occjax.errors import UserError
+from occjax.evaluation import checks, coco
+from occjax.skeletons import COCO, CROWDPOSE
+from occjax.types import Poses
+
+FAST = (
+    "coco_images_mediapipe",
+    "coco_images_seed12_ties",
+    "coco_images_seed16_good",
+    "ochuman_mediapipe",
+    "ochuman_seed15",
+    "xtcocotools_example_coco",
+)
+SLOW = ("coco_images_seed11", "coco_full_seed13")
+SLOW = tuple(pytest.param(case, marks=pytest.mark.slow) for case in SLOW)
+
+
+class Source:
+    """Five images with two people each, drawn from a generator."""
+
+    skeleton = COCO
+
+    def __init__(self, rng, people=2):
+        self.records = [self.record(rng, image, people) for image in range(5)]
+
+    def record(self, rng, image, people):
+        joints = rng.uniform(10, 190, (people, 17, 3)).astype(np.float32)
+        joints[..., 2] = rng.integers(1, 3, (people, 17))
+        low = joints[..., :2].min(axis=1)
+        size = joints[..., :2].max(axis=1) - low
+        persons = {
+            "id": np.zeros(people, np.int64),
+            "bbox": np.concatenate([low, size], axis=-1),
+            "joints": joints,
+            "area": np.prod(size, axis=-1),
+            "is_crowd": np.zeros(people, bool),
+        }
+        name = {"file_name": f"{image}.jpg".encode(), "height": 200, "width": 200}
+        return {"image_id": np.int64(image + 7), "persons": persons} | name
+
+    def __len__(self):
+        return len(self.records)
+
+    def __getitem__(self, index):
+        return self.records[index]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(3)
+
+
+@pytest.fixture
+def source(rng):
+    return Source(rng)
+
+
+def perfect(source, rng):
+    """Poses [N, P + 1, ...] equal to the truth, with one empty row an image."""
+    joints = np.stack([record["persons"]["joints"][..., :2] for record in source])
+    joints = np.pad(joints, ((0, 0), (0, 1), (0, 0), (0, 0)))
+    score = rng.uniform(0.2, 1, joints.shape[:2])
+    score[:, -1] = -np.inf
+    ones = np.ones(joints.shape[:3])
+    return Poses(joints, ones, ones, score)
+
+
+def found_in(source, rng):
+    ids = [record["image_id"] for record in source]
+    return coco.detections(perfect(source, rng), ids, COCO)
+
+
+@pytest.mark.parametrize("case", [*FAST, *SLOW])
+def test_figures_equal_those_pycocotools_gave(photographs, case):
+    folder = photographs / "eval_reference"
+    expected = json.loads((folder / f"{case}.expected.json").read_text())
+    truth = checks.read_json(folder / expected["ground_truth"])
+    found = checks.read_json(folder / expected["detections"])
+
+    metrics = coco.evaluate(truth, found, COCO)
+
+    longer = {"m": "_medium", "l": "_large"}
+    for name, value in expected["stats"].items():
+        ours = metrics[name[:2] + longer.get(name[2:], name[2:])]
+        assert ours == pytest.approx(value, abs=1e-9), name
+    thresholds = dict(zip((0.8, 0.9), ("AP80", "AP90"), strict=True))
+    for threshold, name in thresholds.items():
+        at = int(np.argmin(np.abs(np.array(expected["iou_thresholds"]) - threshold)))
+        value = expected["ap_per_threshold"]["all"][at]
+        assert metrics[name] == pytest.approx(value, abs=1e-9)
+
+
+def test_perfect_detector_has_ap_one(source, rng):
+    metrics = coco.evaluate(coco.ground_truth(source), found_in(source, rng), COCO)
+    sized = {name: value for name, value in metrics.items() if value != coco.UNDEFINED}
+    assert set(sized.values()) == {1.0}
+    assert {"AP", "AP50", "AP75", "AP80", "AP90", "AR", "AR90"} <= set(sized)
+
+
+def test_order_of_detections_changes_nothing(source, rng):
+    truth, found = coco.ground_truth(source), found_in(source, rng)
+    for item in found:  # some far off, so that the figures are not trivial
+        noise = rng.normal(0, rng.choice([1, 30]), 51)
+        item["keypoints"] = (np.asarray(item["keypoints"]) + noise).tolist()
+    shuffled = [found[i] for i in rng.permutation(len(found))]
+
+    metrics = coco.evaluate(truth, found, COCO)
+
+    assert 0 < metrics["AP"] < 1
+    assert metrics == coco.evaluate(truth, shuffled, COCO)
+
+
+@pytest.mark.parametrize("skeleton", [COCO, CROWDPOSE])
+def test_one_joint_off_by_a_known_distance_has_the_oks_worked_by_hand(skeleton):
+    count, area, joint = skeleton.num_joints, 5000.0, 3
+    keypoints = np.full((count, 3), 2.0)
+    keypoints[:, :2] = np.arange(2 * count).reshape(count, 2)
+    # All other joints miss by a wide margin, so OKS is this joint's share alone.
+    moved = keypoints + [1e4, 0, 0]
+    distance = 2 * skeleton.sigmas[joint] * math.sqrt(area)  # exp(-1/2) each
+    moved[:12] = keypoints[:12]
+    moved[joint, 0] = keypoints[joint, 0] + distance
+    oks = (11 + math.exp(-0.5)) / count  # 12 joints kept, one of them moved
+    truth = {
+        "images": [{"id": 1}],
+        "categories": [{"id": 1}],
+        "annotations": [
+            {
+                **{"id": 1, "image_id": 1, "category_id": 1, "num_keypoints": count},
+                **{"area": area, "bbox": [0, 0, 50, 100], "iscrowd": 0},
+                "keypoints": keypoints.reshape(-1).tolist(),
+            }
+        ],
+    }
+    item = {"image_id": 1, "category_id": 1, "score": 0.5}
+    item["keypoints"] = moved.reshape(-1).tolist()
+
+    metrics = coco.evaluate(truth, [item], skeleton)
+
+    reached = sum(oks >= 0.5 + 0.05 * step for step in range(10)) / 10
+    assert metrics["AP"] == pytest.approx(reached)
+    assert 0 < reached < 1
+
+
+def test_crowds_and_people_without_joints_are_neither_missed_nor_false(source, rng):
+    found = found_in(source, rng)
+    source.records[0]["persons"]["is_crowd"][0] = True
+    source.records[1]["persons"]["joints"][1, :, 2] = 0
+    truth = coco.ground_truth(source)
+    ignored = [truth["annotations"][0], truth["annotations"][3]]
+
+    assert ignored[0]["iscrowd"] == 1
+    assert ignored[1]["num_keypoints"] == 0
+    assert coco.evaluate(truth, found, COCO)["AP"] == 1
+    places = [item["keypoints"][:2] for item in ignored]
+    rest = [item for item in found if not np.allclose(item["keypoints"][:2], places[0])]
+    rest = [item for item in rest if not np.allclose(item["keypoints"][:2], places[1])]
+    assert len(rest) == len(found) - 2
+    assert coco.evaluate(truth, rest, COCO)["AP"] == 1
+
+
+def test_no_detection_at_all_scores_zero(source):
+    metrics = coco.evaluate(coco.ground_truth(source), [], COCO)
+    assert metrics["AP"] == metrics["AR"] == 0
+
+
+def test_no_person_at_all_leaves_the_figures_undefined(rng):
+    metrics = coco.evaluate(coco.ground_truth(Source(rng, people=0)), [], COCO)
+    assert set(metrics.values()) == {coco.UNDEFINED}
+    assert "-" in coco.table(metrics)
+
+
+def test_evaluation_changes_neither_argument_and_prints_nothing(source, rng, capsys):
+    truth, found = coco.ground_truth(source), found_in(source, rng)
+    before = json.dumps([truth, found])
+    coco.evaluate(truth, found, COCO)
+    assert json.dumps([truth, found]) == before
+    assert capsys.readouterr() == ("", "")
+
+
+def test_ground_truth_numbers_its_annotations_and_stops_at_count(source):
+    truth = coco.ground_truth(source, count=2)
+    assert [item["id"] for item in truth["images"]] == [7, 8]
+    assert [item["id"] for item in truth["annotations"]] == [1, 2, 3, 4]
+    assert truth["categories"][0]["keypoints"] == list(COCO.joints)
+    json.dumps(truth)  # plain numbers throughout
+
+
+def test_detections_leave_out_empty_rows_and_padding_images(source, rng):
+    poses = perfect(source, rng)
+    found = coco.detections(poses, [7, 8, -1, -1, 9], COCO)
+    assert [item["image_id"] for item in found] == [7, 7, 8, 8, 9, 9]
+    assert found[0]["score"] >= found[1]["score"]
+    best = int(np.argmax(poses.score[0]))
+    joints = np.reshape(found[0]["keypoints"], (17, 3))[:, :2]
+    np.testing.assert_allclose(joints, poses.joints[0, best], atol=5e-4)
+    with pytest.raises(ValueError, match="14, 2"):
+        coco.detections(poses, [7, 8, -1, -1, 9], CROWDPOSE)
+
+
+def test_fingerprint_follows_the_labels_and_not_the_formatting(source):
+    truth = coco.ground_truth(source)
+    same = json.loads(json.dumps(truth, indent=3))
+    for image in same["images"]:
+        image["file_name"] = "elsewhere.png"
+    assert coco.fingerprint(same) == coco.fingerprint(truth)
+    same["annotations"][3]["keypoints"][4] += 0.5
+    assert coco.fingerprint(same) != coco.fingerprint(truth)
+
+
+def refused(truth, found, message):
+    with pytest.raises(UserError, match=message) as caught:
+        coco.evaluate(truth, found, COCO, ("A.json", "D.json"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"score": float("nan")}, "D.json: item 3: .*finite.*nan"),
+        ({"score": None}, "D.json: item 3: .*None"),
+        ({"keypoints": [0.0] * 42}, "D.json: item 3: expected 51 numbers, got 42"),
+        ({"keypoints": [math.inf] * 51}, "D.json: item 3: .*inf"),
+        ({"keypoints": "none"}, "D.json: item 3: expected 51 numbers, got str"),
+        ({"image_id": 999}, "D.json: item 3 is of image 999.*5 images"),
+        (
+            {"category_id": 2},
+            r"D.json: item 3 has category_id 2; expected one of \[1\]",
+        ),
+    ],
+)
+def test_bad_detection_is_named(source, rng, change, message):
+    found = found_in(source, rng)
+    found[3] |= change
+    refused(coco.ground_truth(source), found, message)
+
+
+def test_detection_without_score_is_named(source, rng):
+    found = found_in(source, rng)
+    del found[1]["score"]
+    refused(coco.ground_truth(source), found, "D.json: item 1 lacks 'score'")
+    refused(coco.ground_truth(source), {"a": 1}, "D.json: expected .* list, got dict")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"area": -1.0}, "A.json: annotation 2 has area -1.0"),
+        ({"area": float("nan")}, "A.json: annotation 2: .*nan"),
+        ({"bbox": [1, 2, 3]}, "A.json: annotation 2: expected 4 numbers, got 3"),
+        ({"keypoints": [1] * 42}, "A.json: annotation 2: expected 51 numbers, got 42"),
+        ({"image_id": 999}, "A.json: annotation 2 is of image 999"),
+        ({"id": 1}, "A.json: annotations: id 1 occurs more than once"),
+        ({"id": 0}, "A.json: annotations: id 0"),
+    ],
+)
+def test_bad_annotation_is_named(source, change, message):
+    truth = coco.ground_truth(source)
+    truth["annotations"][1] |= change
+    refused(truth, [], message)
+
+
+def test_missing_key_of_the_ground_truth_is_named(source):
+    truth = coco.ground_truth(source)
+    del truth["annotations"][4]["area"]
+    refused(truth, [], "A.json: annotation 5 lacks area")
+    del truth["annotations"]
+    refused(truth, [], "A.json: .*'annotations'")
+    refused([], [], "A.json: expected a COCO json object")
+
+
+def test_unreadable_json_is_one_line_with_the_path(tmp_path):
+    broken = tmp_path / "broken.json"
+    broken.write_text('[{"image_id": 1,')
+    packed = tmp_path / "packed.json.gz"
+    packed.write_bytes(b"\x1f\x8b not gzip")
+    for path in (broken, packed, tmp_path / "absent.json"):
+        with pytest.raises(UserError, match=path.name) as caught:
+            checks.read_json(path)
+        assert "\n" not in str(caught.value)
