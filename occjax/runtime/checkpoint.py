@@ -1,0 +1,167 @@
+"""Checkpoints of a run: what they hold, when they are written, how a run goes on.
+
+WORKDIR/checkpoints/STEP holds the state after STEP steps, the position of the data
+iterator and the config. A checkpoint appears whole or not at all, so a run killed at
+any moment goes on from the last one. This is the only module that knows orbax.
+"""
+
+import os
+import pathlib
+import signal
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from occjax.errors import UserError
+from occjax.runtime import config as configs
+
+KEEP = 3  # checkpoints of a run; older ones are deleted
+STOPPED = 128 + signal.SIGTERM  # exit status of a command that SIGTERM ended
+
+# What a damaged file makes orbax and tensorstore raise.
+_DAMAGE = (ValueError, KeyError, TypeError, OSError, RuntimeError)
+
+
+class Restored(NamedTuple):
+    """A checkpoint that was read."""
+
+    state: Any
+    position: Any  # of the data iterator, JSON values
+
+
+class Checkpoints:
+    """The checkpoints of one run; `with` waits until the last one is written."""
+
+    def __init__(self, workdir: str | os.PathLike[str]):
+        """Opens WORKDIR/checkpoints, which need not exist yet."""
+        self.folder = pathlib.Path(os.path.abspath(workdir)) / "checkpoints"
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=ocp.checkpoint_managers.LatestN(KEEP),
+                cleanup_tmp_directories=True,
+            ),
+            item_names=("state", "data", "config"),
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        """Itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Waits for the writing to end."""
+        self._manager.close()
+
+    @property
+    def latest(self) -> int | None:
+        """Step of the last whole checkpoint; None without one."""
+        return self._manager.latest_step()
+
+    def last_good(self) -> str:
+        """Path of the last checkpoint, for messages."""
+        return (
+            "none yet" if self.latest is None else str(self.folder / f"{self.latest}")
+        )
+
+    def save(self, step: int, state: Any, position: Any, config: ConfigDict) -> None:
+        """Starts to write the state after `step` steps; training need not wait.
+
+        Raises:
+            UserError: the disk refuses (full, read-only, gone).
+        """
+        if step == self.latest:
+            return
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            data=ocp.args.JsonSave({"position": position}),
+            config=ocp.args.JsonSave(configs.as_json(config)),
+        )
+        try:
+            self._manager.save(step, args=items)
+        except OSError as error:
+            raise UserError(f"{self.folder / str(step)}: not saved: {error}") from error
+
+    def config(self, step: int) -> ConfigDict:
+        """Config of a checkpoint.
+
+        Raises:
+            UserError: the checkpoint is damaged.
+        """
+        items = ocp.args.Composite(config=ocp.args.JsonRestore())
+        return configs.from_json(self._restore(step, items)["config"])
+
+    def restore(self, step: int, like: Any) -> Restored:
+        """Reads a checkpoint onto the devices.
+
+        Args:
+            step: which one, such as `latest`.
+            like: a state with the wanted structure, shapes and shardings.
+
+        Raises:
+            UserError: the checkpoint is damaged, or of another model.
+        """
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        items = ocp.args.Composite(
+            state=ocp.args.StandardRestore(shapes), data=ocp.args.JsonRestore()
+        )
+        found = self._restore(step, items)
+        return Restored(found["state"], found["data"]["position"])
+
+    def _restore(self, step: int, items: ocp.args.Composite) -> Any:
+        path = self.folder / str(step)
+        if not path.is_dir():
+            raise UserError(f"{path}: there is no such checkpoint.")
+        try:
+            return self._manager.restore(step, args=items)
+        except _DAMAGE as error:
+            why = str(error).strip().split("\n", 1)[0][:160]
+            raise UserError(
+                f"{path}: damaged, or of another model; delete this folder to go on "
+                f"from the checkpoint before it ({type(error).__name__}: {why})."
+            ) from error
+
+
+class Preemption:
+    """Whether the job was asked to stop (SIGTERM); every process gets one answer.
+
+    `with` installs it. A run then saves at the next step and ends with status STOPPED:
+    not 0, so that a scheduler starts it again and a script does not take it for done.
+    """
+
+    def __enter__(self) -> "Preemption":
+        """Starts to listen."""
+        self._asked = False
+        # With several processes, jax.distributed listens and agrees on a step.
+        if jax.process_count() == 1:
+            self._before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Restores what SIGTERM did before."""
+        if jax.process_count() == 1:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def asked(self, step: int) -> bool:
+        """Whether to stop after `step` steps; call it once for each step."""
+        if jax.process_count() == 1:
+            return self._asked
+        return multihost_utils.reached_preemption_sync_point(step)
+
+    def _ask(self, *signal_and_frame: object) -> None:
+        self._asked = True
+
+
+def resume(checkpoints: Checkpoints, state: Any, asked: ConfigDict) -> Restored:
+    """The last checkpoint of a run, or the given state where there is none.
+
+    Raises:
+        UserError: the checkpoint is damaged, or the run had another config.
+    """
+    step = checkpoints.latest
+    if step is None:
+        return Restored(state, None)
+    configs.check_resumable(checkpoints.config(step), asked)
+    return checkpoints.restore(step, state)

@@ -1,0 +1,128 @@
+"""What all commands share: flags, one-line errors, the device's set-up and report."""
+
+import json
+import os
+import pathlib
+import platform
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+from absl import app, flags, logging
+
+import occjax
+from occjax.errors import UserError
+from occjax.runtime import config
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
+
+
+def run(main: Callable[[Sequence[str]], Any]) -> None:
+    """Runs a command; a UserError becomes one line on stderr and exit status 1.
+
+    `--verbosity=1` shows the traceback as well.
+    """
+    try:
+        app.run(main, flags_parser=_parse)
+    except UserError as error:
+        if logging.get_verbosity() >= logging.DEBUG:
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)
+
+
+def define_distributed_flags() -> None:
+    """Declares how the processes of one job find each other."""
+    flags.DEFINE_string(
+        "coordinator",
+        None,
+        "HOST:PORT of process 0, when several processes train together. TPU pods and "
+        "Slurm steps (srun) are detected without it.",
+    )
+    flags.DEFINE_integer("num_processes", None, "How many processes train together.")
+    flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+
+
+def start_jax() -> None:
+    """Turns the compilation cache on and joins the other processes, if there are any.
+
+    The cache lies in JAX_COMPILATION_CACHE_DIR, or ~/.cache/occjax. Programs in it are
+    executed: keep it writable for yourself alone.
+    """
+    import jax
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        cache = pathlib.Path.home() / ".cache" / "occjax"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    if not os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    given = _given_processes(flags.FLAGS.flag_values_dict())
+    if given or _cluster_detected(os.environ):
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(**given)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices and command line, for `environment.json`."""
+    import jax
+
+    return {
+        "occjax": occjax.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "processes": jax.process_count(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "backend": jax.default_backend(),
+        "command": sys.argv,
+    }
+
+
+def write_environment(path: str | os.PathLike[str]) -> None:
+    """Leaves `environment()` as JSON."""
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(environment(), file, indent=2)
+        file.write("\n")
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    """Flags of a command: `--help` shows the module's docstring and its own flags."""
+    app.define_help_flags()
+    rest = config.parse_flags(argv)
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # libraries tell too much otherwise
+    if len(rest) > 1:
+        raise UserError(f"{rest[1]}: unexpected; flags start with two dashes.")
+    return rest
+
+
+def _given_processes(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of jax.distributed.initialize from flags: all three, or none.
+
+    Raises:
+        UserError: some are given and others are not.
+    """
+    names = ("coordinator", "num_processes", "process_id")
+    given = {name: values.get(name) for name in names}
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == len(names):
+        return {}
+    if missing:
+        raise UserError(f"--{missing[0]}: needed beside the other two of {names}.")
+    given["coordinator_address"] = given.pop("coordinator")
+    return given
+
+
+def _cluster_detected(variables: Mapping[str, str]) -> bool:
+    """Whether several processes were started together by a launcher jax knows.
+
+    A Slurm allocation alone is no sign: only `srun` sets the step's task number.
+    """
+    return (
+        "JAX_COORDINATOR_ADDRESS" in variables
+        or int(variables.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+        or "," in variables.get("TPU_WORKER_HOSTNAMES", "")
+        or "MEGASCALE_COORDINATOR_ADDRESS" in variables
+    )

@@ -1,0 +1,149 @@
+"""Optimisers and learning rate schedules from `config.optim`.
+
+    optim = dict(name="adam", lr=1e-3, schedule=dict(name="cosine", warmup=100), ...)
+
+Besides `name`, `lr`, `schedule`, `clip` and `ema`, every key is an argument of the
+optax optimiser of that name; every key of `schedule` is an argument of the function
+here. A key that nobody takes is refused.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from occjax.errors import UserError
+
+OPTIMIZERS = {
+    "adam": optax.adam,  # betas 0.9 and 0.999, eps 1e-8, no weight decay
+    "adamw": optax.adamw,
+    "rmsprop": optax.rmsprop,
+    "sgd": optax.sgd,
+}
+
+
+def constant(lr: float, steps: int) -> optax.Schedule:
+    """The same learning rate for all steps."""
+    del steps
+    return optax.constant_schedule(lr)
+
+
+def milestones(
+    lr: float, steps: int, at: tuple[int, ...], factor: float = 0.1
+) -> optax.Schedule:
+    """Multiplies the learning rate by `factor` at each step of `at`."""
+    if any(not 0 < step < steps for step in at):
+        raise ValueError(f"at={at} must lie between 0 and the {steps} steps of the run")
+    return optax.piecewise_constant_schedule(lr, dict.fromkeys(at, factor))
+
+
+def cosine(lr: float, steps: int, warmup: int = 0, end: float = 0.0) -> optax.Schedule:
+    """Rises linearly for `warmup` steps, then falls to `end` * lr along a cosine."""
+    if not 0 <= warmup < steps:
+        raise ValueError(f"warmup={warmup} must be below the {steps} steps of the run")
+    return optax.warmup_cosine_decay_schedule(0.0, lr, warmup, steps, end * lr)
+
+
+SCHEDULES = {"constant": constant, "steps": milestones, "cosine": cosine}
+
+
+def schedule(optim: Mapping[str, Any], steps: int) -> optax.Schedule:
+    """Learning rate of each step (from 0) by `optim.schedule` and `optim.lr`.
+
+    Raises:
+        UserError: an unknown schedule, or a key or value that it does not take.
+    """
+    options = dict(optim["schedule"])
+    make = _choose("optim.schedule.name", SCHEDULES, options.pop("name"))
+    return _call("optim.schedule", make, optim["lr"], steps, **options)
+
+
+def optimizer(
+    optim: Mapping[str, Any], steps: int, trainable: Any
+) -> optax.GradientTransformation:
+    """Gradient -> update, with clipping first; what is not trainable stays as it is.
+
+    Args:
+        optim: `config.optim`.
+        steps: length of the run.
+        trainable: pytree of bool shaped like the parameters; see `trainable_mask`.
+
+    Raises:
+        UserError: an unknown optimiser, or a key or value that it does not take.
+    """
+    options = {
+        key: value
+        for key, value in dict(optim).items()
+        if key not in ("name", "lr", "schedule", "clip", "ema")
+    }
+    make = _choose("optim.name", OPTIMIZERS, optim["name"])
+    transform = _call("optim", make, schedule(optim, steps), **options)
+    if optim.get("clip", 0):
+        clip = optax.clip_by_global_norm(optim["clip"])
+        transform = optax.chain(clip, transform)
+    labels = jax.tree.map(lambda learns: "learn" if learns else "keep", trainable)
+    return optax.partition({"learn": transform, "keep": optax.set_to_zero()}, labels)
+
+
+def trainable_mask(params: Any, pattern: str) -> Any:
+    """True for every parameter that `config.trainable` lets learn; empty means all.
+
+    Raises:
+        UserError: no parameter matches, or the pattern is no regular expression.
+    """
+    mask = matches(params, pattern)
+    if not any(jax.tree.leaves(mask)):
+        raise UserError(
+            f"config.trainable: {pattern!r} matches no parameter; "
+            f"they start with {', '.join(sorted(params))}."
+        )
+    return mask
+
+
+def matches(tree: Any, pattern: str) -> Any:
+    """Pytree of bool: whether the path of a leaf, such as "pr/adj", has the pattern.
+
+    Raises:
+        UserError: the pattern is no regular expression.
+    """
+    try:
+        search = re.compile(pattern).search
+    except re.error as error:
+        raise UserError(f"config.trainable: {pattern!r}: {error}.") from error
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: search(path_name(path)) is not None, tree
+    )
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """Path of a leaf as text: a/b/c."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def ema_update(average: Any, params: Any, decay: float, step: jax.Array) -> Any:
+    """Moving average of the parameters, with less memory in the first steps.
+
+    The decay at step t is min(decay, (1 + t) / (10 + t)), so that the random start is
+    soon forgotten (Abadi et al., tf.train.ExponentialMovingAverage).
+    """
+    count = step.astype(jnp.float32)
+    keep = jnp.minimum(decay, (1 + count) / (10 + count))
+    return jax.tree.map(
+        lambda old, new: old + (1 - keep) * (new - old), average, params
+    )
+
+
+def _choose(key: str, choices: Mapping[str, Any], name: str) -> Any:
+    if name not in choices:
+        raise UserError(f"config.{key}: {name!r} is none of {', '.join(choices)}.")
+    return choices[name]
+
+
+def _call(key: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    try:
+        return function(*args, **options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config.{key}: {error}.") from error

@@ -1,0 +1,204 @@
+"""Where a run's figures go: the screen, metrics.jsonl and TensorBoard."""
+
+import json
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from occjax import files
+from occjax.runtime import metrics
+from occjax.runtime.metrics import Mean
+
+
+class Writer:
+    """Appends figures to WORKDIR/metrics.jsonl and to TensorBoard; `with` closes them.
+
+    Only process 0 writes. What was written after step `start`, by a run that then died,
+    is removed first: every step stands in the files once.
+    """
+
+    def __init__(self, workdir: str | os.PathLike[str], start: int):
+        """Opens the files; `start` is the number of steps already taken."""
+        self._file = self._board = None
+        if jax.process_index() != 0:
+            return
+        import tensorboardX
+
+        path = pathlib.Path(workdir) / "metrics.jsonl"
+        _drop_after(path, start)
+        self._file = open(path, "a", encoding="utf-8", buffering=1)
+        folder = os.fspath(workdir)
+        self._board = tensorboardX.SummaryWriter(folder, purge_step=start + 1)
+
+    def __enter__(self) -> "Writer":
+        """Itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Closes the files."""
+        if self._file is not None and self._board is not None:
+            self._file.close()
+            self._board.close()
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """One line {"step": step, name: value, ...}; the same names on the board."""
+        if self._file is None or self._board is None:
+            return
+        line = {"step": step, **{name: float(v) for name, v in values.items()}}
+        self._file.write(json.dumps(line) + "\n")
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+
+def _drop_after(path: pathlib.Path, start: int) -> None:
+    """Keeps the whole lines of a JSON-lines file up to a step."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= start:
+                kept.append(line + "\n")
+        except json.JSONDecodeError:
+            continue  # the line that a killed run was writing
+    files.write_bytes(path, "".join(kept).encode())
+
+
+class Progress:
+    """Gathers the figures of steps, and shows and writes them every so often.
+
+    The figures of a step are read once the next one was dispatched, so that the devices
+    never wait for it. On a terminal there is a bar, elsewhere a line each time.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        start: int,
+        config: ConfigDict,
+        last_good: Callable[[], str],
+    ):
+        """Begins after `start` steps.
+
+        Args:
+            writer: takes the figures.
+            start: number of steps already taken.
+            config: uses `steps`, `log_every` and `batch_size`.
+            last_good: names the last checkpoint, for the error of `flush`.
+        """
+        self._writer, self._config, self._last_good = writer, config, last_good
+        self._bar = _bar(start, config.steps)
+        self._waiting: tuple[int, Mapping[str, Mean], float] | None = None
+        self._sums: dict[str, Mean] | None = None
+        self._clock: tuple[float, int, float] | None = None  # time, step, waited
+        self._begun = time.perf_counter()
+        self._compiled = False
+
+    def __enter__(self) -> "Progress":
+        """Itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def add(self, step: int, measured: Mapping[str, Mean], waited: float) -> None:
+        """Takes the figures of a step just dispatched, and reads those before it.
+
+        Args:
+            step: its number, from 1.
+            measured: its metrics, on the devices.
+            waited: seconds spent waiting for input since the start of the run.
+
+        Raises:
+            UserError: as `flush`.
+        """
+        self.flush()
+        if not self._compiled:
+            self._compiled = True
+            seconds = time.perf_counter() - self._begun
+            self.say(f"first batch read and step compiled in {seconds:.1f} s")
+        if self._clock is None:
+            self._clock = time.perf_counter(), step - 1, waited
+        self._waiting = step, measured, waited
+
+    def flush(self) -> None:
+        """Reads the figures of the last step added.
+
+        Raises:
+            UserError: they are not finite.
+        """
+        if self._waiting is None:
+            return
+        (step, measured, waited), self._waiting = self._waiting, None
+        measured = jax.device_get(measured)
+        metrics.check_finite(step, measured, self._last_good)
+        self._sums = metrics.merge(self._sums, measured)
+        if self._bar is not None:
+            self._bar.update(1)
+        if step % self._config.log_every == 0 or step == self._config.steps:
+            self._log(step, waited)
+
+    def restart_clock(self) -> None:
+        """Leaves out of the rates what was no training, such as an evaluation."""
+        self._clock = None
+
+    def say(self, text: str) -> None:
+        """Prints a line above the bar; process 0 alone."""
+        if self._bar is not None:
+            self._bar.write(text)
+        elif jax.process_index() == 0:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+
+    def _log(self, step: int, waited: float) -> None:
+        sums, self._sums = self._sums or {}, None
+        values = {name: float(mean.value) for name, mean in sums.items()}
+        values |= self._rates(step, waited)
+        self._writer.write(step, values)
+        self._show(step, values)
+        self._clock = time.perf_counter(), step, waited
+
+    def _rates(self, step: int, waited: float) -> dict[str, float]:
+        since, before, waited_before = self._clock or (
+            time.perf_counter(),
+            step,
+            waited,
+        )
+        seconds = max(time.perf_counter() - since, 1e-9)
+        rates = {
+            "images_per_second": (step - before) * self._config.batch_size / seconds,
+            "input_wait_share": (waited - waited_before) / seconds,
+        }
+        memory = jax.local_devices()[0].memory_stats()
+        if memory is not None:  # the CPU does not count
+            rates["device_memory_gib"] = memory["peak_bytes_in_use"] / 2**30
+        return rates
+
+    def _show(self, step: int, values: Mapping[str, float]) -> None:
+        rate, steps = values["images_per_second"], self._config.steps
+        text = (
+            f"loss {values['loss']:.4g}  {rate:.1f} images/s  "
+            f"input wait {values['input_wait_share']:.0%}"
+        )
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+            return
+        left = (steps - step) * self._config.batch_size / max(rate, 1e-9)
+        self.say(f"step {step}/{steps}  {text}  {left / 60:.1f} min left")
+
+
+def _bar(start: int, steps: int) -> Any:
+    """A progress bar where there is a terminal to draw it on, else None."""
+    if jax.process_index() != 0 or not sys.stderr.isatty():
+        return None
+    import tqdm
+
+    return tqdm.tqdm(initial=start, total=steps, unit="step", dynamic_ncols=True)

@@ -1,0 +1,250 @@
+"""The jitted steps: (state, batch) -> (state, metrics); (variables, inputs) -> poses.
+
+A step is a pure function, compiled once; its random numbers follow from the seed and
+the step's number.
+"""
+
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from occjax import methods
+from occjax.errors import UserError
+from occjax.runtime import initial, optim
+from occjax.runtime.mesh import Layout
+from occjax.runtime.metrics import Mean, mean_of
+from occjax.skeletons import Skeleton
+from occjax.types import Batch, Inputs, Labels, Poses
+
+TrainStep = Callable[["TrainState", Batch], tuple["TrainState", dict[str, Mean]]]
+PredictStep = Callable[[Mapping[str, Any], Inputs], Poses]
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """All that training changes."""
+
+    step: jax.Array  # [] int32, how many steps were taken
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    ema: Any  # moving average of the parameters; None without config.optim.ema
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What to evaluate with: the averaged parameters where there are some."""
+        params = self.params if self.ema is None else self.ema
+        return {"params": params, "batch_stats": self.batch_stats}
+
+
+def build_model(
+    config: ConfigDict, skeleton: Skeleton
+) -> tuple[types.ModuleType, nn.Module]:
+    """Imports `config.method` and builds its Model from `config.model`.
+
+    Raises:
+        UserError: no such method, or a model field that it lacks or does not accept.
+    """
+    try:
+        method = methods.load(config.method)
+    except ValueError as error:
+        raise UserError(f"config.{error}") from error
+    dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+    if config.dtype not in dtypes:
+        raise UserError(
+            f"config.dtype: {config.dtype!r} is none of {', '.join(dtypes)}."
+        )
+    fields = config.model.to_dict()
+    try:
+        return method, method.Model(
+            skeleton=skeleton, dtype=dtypes[config.dtype], **fields
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config.model: {error}") from error
+
+
+def init_state(
+    config: ConfigDict, model: nn.Module, image_shape: tuple[int, ...], layout: Layout
+) -> TrainState:
+    """A fresh state on all devices, the same on each process.
+
+    Args:
+        config: uses `seed`, `steps`, `optim` and `trainable`.
+        model: from `build_model`.
+        image_shape: [H, W, 3] of any image the model accepts.
+        layout: where to put it.
+
+    Raises:
+        UserError: the model refuses its settings, or the optimiser its own.
+    """
+    try:
+        variables = initial.variables(model, _example(image_shape), config.seed)
+    except ValueError as error:
+        raise UserError(f"config.model: {error}") from error
+    params = layout.replicate(variables["params"])
+    tx = make_optimizer(config, params)
+    opt_state = jax.jit(tx.init, out_shardings=layout.replicated)(params)
+    average = jax.tree.map(jnp.copy, params) if config.optim.ema else None
+    return TrainState(
+        step=layout.replicate(jnp.zeros((), jnp.int32)),
+        params=params,
+        batch_stats=layout.replicate(variables.get("batch_stats", {})),
+        opt_state=opt_state,
+        ema=average,
+    )
+
+
+def make_optimizer(config: ConfigDict, params: Any) -> optax.GradientTransformation:
+    """The optimiser of `config.optim` for what `config.trainable` lets learn."""
+    mask = optim.trainable_mask(params, config.trainable)
+    return optim.optimizer(config.optim, config.steps, mask)
+
+
+def make_train_step(
+    config: ConfigDict,
+    method: types.ModuleType,
+    model: nn.Module,
+    state: TrainState,
+    layout: Layout,
+) -> TrainStep:
+    """Compiles one optimisation step. The state handed to it is used up (donated).
+
+    Metrics: every loss term, "loss", "gradient_norm" and "learning_rate", as pairs
+    that merge over steps.
+
+    Args:
+        config: uses `seed`, `steps`, `loss`, `optim` and `trainable`.
+        method: from `build_model`.
+        model: from `build_model`.
+        state: from `init_state`; only its structure is read.
+        layout: where state and batches lie.
+    """
+    tx = make_optimizer(config, state.params)
+    rate = optim.schedule(config.optim, config.steps)
+    learns = optim.trainable_mask(state.params, config.trainable)
+    weights = config.loss.to_dict()
+
+    def loss_of(params: Any, state: TrainState, batch: Batch) -> tuple[jax.Array, Any]:
+        rng = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        asked = _proposals(method, model, batch.labels)
+        outputs, updates = model.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            batch.inputs,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": rng},
+            **asked,
+        )
+        terms = method.loss_terms(model, outputs, batch.labels)
+        loss, metrics = total_loss(terms, weights)
+        return loss, (metrics, updates.get("batch_stats", {}))
+
+    def train_step(
+        state: TrainState, batch: Batch
+    ) -> tuple[TrainState, dict[str, Mean]]:
+        gradient_of = jax.grad(loss_of, has_aux=True)
+        grads, (metrics, stats) = gradient_of(state.params, state, batch)
+        # Zeros in place of gradients nobody uses: the compiler then leaves them out.
+        grads = jax.tree.map(
+            lambda g, on: g if on else jnp.zeros_like(g), grads, learns
+        )
+        metrics["gradient_norm"] = _single(optax.global_norm(grads))
+        metrics["learning_rate"] = _single(rate(state.step))
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = state.ema
+        if average is not None:
+            average = optim.ema_update(average, params, config.optim.ema, state.step)
+        stats = _keep_frozen(state.batch_stats, stats, config.trainable)
+        new = TrainState(state.step + 1, params, stats, opt_state, average)
+        return new, metrics
+
+    return jax.jit(
+        train_step,
+        donate_argnums=0,
+        in_shardings=(layout.replicated, layout.batch),
+        out_shardings=layout.replicated,
+        compiler_options=compiler_options(),
+    )
+
+
+def make_predict_step(
+    method: types.ModuleType, model: nn.Module, layout: Layout
+) -> PredictStep:
+    """Compiles inference: `TrainState.variables` and Inputs -> Poses on every device.
+
+    It is compiled anew for each shape of Inputs.
+    """
+
+    def predict_step(variables: Mapping[str, Any], inputs: Inputs) -> Poses:
+        outputs = model.apply(variables, inputs, train=False)
+        return method.decode(model, outputs, inputs)
+
+    return jax.jit(
+        predict_step,
+        in_shardings=(layout.replicated, layout.batch),
+        out_shardings=layout.replicated,
+        compiler_options=compiler_options(),
+    )
+
+
+def compiler_options() -> dict[str, Any] | None:
+    """XLA options of all steps: the one place for them; None means XLA's defaults."""
+    return None
+
+
+def total_loss(
+    terms: Mapping[str, tuple[jax.Array, jax.Array]], weights: Mapping[str, float]
+) -> tuple[jax.Array, dict[str, Mean]]:
+    """Weighted sum of the reduced terms, and the terms (and "loss") as metrics.
+
+    Raises:
+        UserError: `config.loss` does not name exactly the terms of the method.
+    """
+    if set(terms) != set(weights):
+        raise UserError(
+            f"config.loss: it weighs {', '.join(sorted(weights)) or 'nothing'}, but "
+            f"the method's terms are {', '.join(sorted(terms))}."
+        )
+    metrics = {name: mean_of(*terms[name]) for name in terms}
+    parts = [weights[name] * metrics[name].value for name in sorted(terms)]
+    loss = sum(parts[1:], parts[0])
+    return loss, {**metrics, "loss": _single(loss)}
+
+
+def _single(value: jax.Array) -> Mean:
+    """One value with weight 1, so that steps are averaged."""
+    value = jnp.asarray(value)
+    return Mean(value, jnp.ones_like(value))
+
+
+def _proposals(
+    method: types.ModuleType, model: nn.Module, labels: Labels | None
+) -> dict[str, Any]:
+    """The keyword that a method with `proposals` wants in training."""
+    if not hasattr(method, "proposals"):
+        return {}
+    return {"proposals": method.proposals(model, labels)}
+
+
+def _keep_frozen(old: Any, new: Any, pattern: str) -> Any:
+    """New statistics where the layer learns, the old ones where it is frozen."""
+    if not pattern:
+        return new
+    learns = optim.matches(old, pattern)
+    return jax.tree.map(lambda a, b, on: b if on else a, old, new, learns)
+
+
+def _example(image_shape: tuple[int, ...]) -> Inputs:
+    """Shapes of the least a model is created with; fields not given stay None."""
+    return Inputs(
+        image=jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8),
+        valid=jax.ShapeDtypeStruct((1, 2), jnp.int32),
+        to_source=jax.ShapeDtypeStruct((1, 2, 3), jnp.float32),
+    )

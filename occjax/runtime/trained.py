@@ -1,0 +1,101 @@
+"""A run's last checkpoint, ready to look at images."""
+
+import os
+import pathlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from occjax.errors import UserError
+from occjax.runtime import checkpoint, inference, step
+from occjax.runtime.mesh import Layout
+from occjax.skeletons import Skeleton
+from occjax.types import Batch
+
+
+class Trained(NamedTuple):
+    """A trained model on all devices."""
+
+    config: Any  # ConfigDict
+    predict_step: step.PredictStep
+    variables: Mapping[str, Any]  # the averaged parameters where there are some
+    layout: Layout
+
+    @property
+    def batch_size(self) -> int:
+        """That of training, rounded up so that the devices can share it."""
+        return self.rounded(self.config.batch_size)
+
+    def rounded(self, images: int) -> int:
+        """The least number of at least so many images that the devices can share."""
+        devices = self.layout.mesh.shape["data"]
+        return -(-images // devices) * devices
+
+    def predict(self, batches: Iterable[Batch], total: int) -> inference.Predictions:
+        """Poses of `total` images in batches, with a progress bar."""
+        watched = _watched(batches, total)
+        return inference.predict_dataset(
+            self.predict_step, self.variables, watched, self.layout
+        )
+
+
+def last(workdir: str | os.PathLike[str], flip: bool | None) -> tuple[int, Any]:
+    """Step and config of a run's last checkpoint, its flip test switched if asked.
+
+    Raises:
+        UserError: there is no run or no checkpoint, or it is damaged.
+    """
+    folder = pathlib.Path(workdir) / "checkpoints"
+    if not folder.is_dir():  # orbax would make it
+        raise UserError(f"{workdir}: no run of occjax.train, it has no checkpoints.")
+    config: Any
+    with checkpoint.Checkpoints(workdir) as checkpoints:
+        if checkpoints.latest is None:
+            raise UserError(f"{folder}: no checkpoint yet.")
+        number, config = checkpoints.latest, checkpoints.config(checkpoints.latest)
+    if flip is not None:
+        with config.unlocked():
+            config.model.flip_test = flip
+    return number, config
+
+
+def load(
+    workdir: str | os.PathLike[str], number: int, config: Any, skeleton: Skeleton
+) -> Trained:
+    """Puts the weights of a checkpoint on all devices.
+
+    Args:
+        workdir: of the run.
+        number: step of the checkpoint.
+        config: of the run; how the model decodes may differ from training.
+        skeleton: of the data that it was trained on.
+
+    Raises:
+        UserError: the checkpoint is damaged, or of another model.
+    """
+    layout = Layout.create()
+    method, model = step.build_model(config, skeleton)
+    shape = (config.data.size, config.data.size, 3)
+    like = step.init_state(config, model, shape, layout)
+    with checkpoint.Checkpoints(workdir) as checkpoints:
+        state = checkpoints.restore(number, like).state
+    run = step.make_predict_step(method, model, layout)
+    return Trained(config, run, state.variables, layout)
+
+
+def _watched(batches: Iterable[Batch], total: int) -> Iterator[Batch]:
+    """The same batches, with a bar on a terminal and some plain lines elsewhere."""
+    import tqdm
+
+    quiet = not sys.stderr.isatty()
+    with tqdm.tqdm(total=total, unit="image", disable=quiet) as bar:
+        done, told = 0, 0
+        for batch in batches:
+            yield batch
+            done += int(np.sum(np.asarray(batch.image_id) >= 0))
+            bar.update(done - bar.n)
+            if quiet and 10 * done // total > told:
+                told = 10 * done // total
+                sys.stderr.write(f"{done}/{total} images\n")

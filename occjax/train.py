@@ -1,0 +1,243 @@
+"""Trains a pose estimator, and scores it.
+
+    python -m occjax.train --config configs/pinet.py[:VARIANT] [--workdir DIR]
+        [--config.KEY=VALUE ...]
+
+With the default config: the built-in crowd and a model for a laptop, no downloads.
+If DIR holds a run, the run goes on from its last checkpoint, bit for bit as if it had
+never stopped. In DIR (by default runs/NAME[-VARIANT]) it leaves
+
+    config.json, environment.json     what ran, on what
+    metrics.jsonl, events.out.*       figures of training; the latter for TensorBoard
+    checkpoints/STEP/                 state, place in the data, config
+    metrics.json, detections.json     the final evaluation
+    samples/*.png                     poses found (left) beside the truth (right)
+
+SIGTERM or Ctrl-C saves a checkpoint and ends with status 143; the same command then
+goes on. Several machines: TPU pods and Slurm are detected; elsewhere start the command
+on each with --coordinator, --num_processes and --process_id.
+"""
+
+import dataclasses
+import pathlib
+import types
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from absl import flags
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from occjax import draw, files
+from occjax.data import pipeline, records, sources
+from occjax.errors import UserError
+from occjax.evaluation import coco, report
+from occjax.runtime import checkpoint, cli, inference, progress, step
+from occjax.runtime import config as configs
+from occjax.runtime.mesh import Layout
+from occjax.runtime.prefetch import Prefetch
+
+SAMPLES = 12  # images on the contact sheet
+
+_CONFIG = configs.define_flag()
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run; by default runs/NAME[-VARIANT]."
+)
+cli.define_distributed_flags()
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a run trains and scores, and where."""
+
+    config: ConfigDict
+    workdir: pathlib.Path
+    layout: Layout
+    train_source: sources.Source
+    test_source: sources.Source
+    method: types.ModuleType
+    model: nn.Module
+    predict_step: step.PredictStep
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """`config.data` as the pipeline wants it."""
+        return self.config.data.to_dict()
+
+    @property
+    def processes(self) -> dict[str, int]:
+        """Which share of each batch this process reads."""
+        return {
+            "process_index": jax.process_index(),
+            "process_count": jax.process_count(),
+        }
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains what the flags name."""
+    del argv
+    if _CONFIG.value is None:
+        raise UserError("--config is missing; try --config configs/pinet.py.")
+    spec = flags.FLAGS["config"].config_filename
+    cli.start_jax()
+    train(_CONFIG.value, pathlib.Path(_WORKDIR.value or f"runs/{configs.name(spec)}"))
+
+
+def prepare(config: ConfigDict, workdir: pathlib.Path) -> Task:
+    """Opens data and builds the model; the config's mistakes show here.
+
+    Raises:
+        UserError: data, model or batch size are not what they must be.
+    """
+    layout = Layout.create()
+    layout.check_batch_size(config.batch_size)
+    data = config.data.to_dict()
+    train_source = sources.load(data, data["split"])
+    test_source = sources.load(data, data["eval_split"])
+    method, model = step.build_model(config, train_source.skeleton)
+    predict_step = step.make_predict_step(method, model, layout)
+    return Task(
+        config,
+        workdir,
+        layout,
+        train_source,
+        test_source,
+        method,
+        model,
+        predict_step,
+    )
+
+
+def train(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Runs `config.steps` steps, from the last checkpoint if there is one, and scores.
+
+    Raises:
+        UserError: for all that a user can put right.
+        SystemExit: with status 143, when the job was asked to stop.
+    """
+    task = prepare(config, workdir)
+    state = step.init_state(config, task.model, _image_shape(config), task.layout)
+    train_step = step.make_train_step(
+        config, task.method, task.model, state, task.layout
+    )
+    with checkpoint.Checkpoints(workdir) as checkpoints:
+        state, position = checkpoint.resume(checkpoints, state, config)
+        start = int(state.step)
+        describe(task, state)
+        with (
+            progress.Writer(workdir, start) as writer,
+            progress.Progress(writer, start, config, checkpoints.last_good) as shown,
+            Prefetch(training_batches(task, position), task.layout) as feed,
+            checkpoint.Preemption() as preemption,
+        ):
+            for n in range(start, config.steps):
+                stopping = preemption.asked(n)
+                evaluating = n > start and n % config.eval_every == 0
+                saving = n > start and n % config.checkpoint_every == 0
+                if stopping or evaluating or saving:
+                    shown.flush()  # a step that went wrong must not be saved
+                    checkpoints.save(n, state, position, config)
+                if stopping:
+                    shown.say(f"asked to stop: saved step {n}")
+                    raise SystemExit(checkpoint.STOPPED)
+                if evaluating:
+                    evaluate(task, state, writer)
+                    shown.restart_clock()
+                batch, position = next(feed)
+                with jax.transfer_guard("disallow"):
+                    state, measured = train_step(state, batch)
+                shown.add(n + 1, measured, feed.waited)
+            shown.flush()
+            checkpoints.save(config.steps, state, position, config)
+            evaluate(task, state, writer, final=True)
+
+
+def training_batches(task: Task, position: Any) -> Any:
+    """Endless batches of the training split, from a saved position or the start."""
+    batches = pipeline.train_batches(
+        task.train_source,
+        task.data,
+        task.config.batch_size,
+        task.config.seed,
+        **task.processes,
+    )
+    if position is not None:
+        batches.set_state(position)
+    return batches
+
+
+def describe(task: Task, state: step.TrainState) -> None:
+    """Says what is about to run, and leaves config.json and environment.json."""
+    if jax.process_index() != 0:
+        return
+    count = sum(x.size for x in jax.tree.leaves(state.params))
+    files.write_json(task.workdir / "config.json", configs.as_json(task.config), 2)
+    files.write_json(task.workdir / "environment.json", cli.environment(), 2)
+    print(
+        f"{task.workdir}: {task.config.method} with {count / 1e6:.2f} M parameters, "
+        f"{len(task.train_source)} images of {task.train_source.name}, "
+        f"step {int(state.step)} of {task.config.steps}, "
+        f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        flush=True,
+    )
+
+
+def evaluate(
+    task: Task,
+    state: step.TrainState,
+    writer: progress.Writer,
+    final: bool = False,
+) -> None:
+    """Scores the evaluation split; `final` leaves files and prints the table."""
+    batches = pipeline.test_batches(
+        task.test_source, task.data, task.config.batch_size, **task.processes
+    )
+    predictions = inference.predict_dataset(
+        task.predict_step, state.variables, batches, task.layout
+    )
+    if jax.process_index() != 0:
+        return
+    skeleton = task.test_source.skeleton
+    truth = coco.ground_truth(task.test_source, task.config.data.eval_images)
+    found = coco.detections(predictions.poses, predictions.image_ids, skeleton)
+    metrics = report.score(truth, found, skeleton)
+    figures = {k: v for k, v in metrics.items() if k.startswith(("AP", "AR"))}
+    writer.write(int(state.step), {f"test/{k}": v for k, v in figures.items()})
+    if final:
+        save_evaluation(task, int(state.step), truth, found, metrics)
+
+
+def save_evaluation(
+    task: Task, steps: int, truth: dict, found: list[dict], metrics: dict
+) -> None:
+    """Leaves metrics.json, detections.json and samples/, and prints the table."""
+    config, source = task.config, task.test_source
+    stamp = report.protocol(
+        truth,
+        config.data.dataset,
+        split=config.data.eval_split,
+        training=f"{config.data.dataset}/{config.data.split}",
+        seed=config.seed,
+        step=steps,
+    )
+    report.save(task.workdir, stamp, metrics, found)
+    count = min(SAMPLES, len(truth["images"]))
+    images = {
+        int(record["image_id"]): records.pixels(record)
+        for record in map(source.__getitem__, range(count))
+    }
+    sheet = draw.comparison_sheet(
+        images, truth, found, source.skeleton, metrics["confident_score"]
+    )
+    draw.save_png(task.workdir / "samples" / "comparison.png", sheet)
+    print(report.text(stamp, metrics))
+    print(f"written to {task.workdir}: metrics.json, detections.json, samples/")
+
+
+def _image_shape(config: ConfigDict) -> tuple[int, int, int]:
+    return config.data.size, config.data.size, 3
+
+
+if __name__ == "__main__":
+    cli.run(main)

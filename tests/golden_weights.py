@@ -1,0 +1,50 @@
+"""Rebuilds the weights of the reference figures from the rule in their README."""
+
+import functools
+import json
+import pathlib
+import zlib
+
+import numpy as np
+
+GAIN_KINDS = ("conv", "linear", "graphconv")
+
+
+def generate(manifest: dict) -> dict[str, np.ndarray]:
+    """Torch name -> float32 array, checked against the manifest's `weight_check`."""
+    weights = {
+        name: _value(name, tuple(shape), kind, manifest["g"])
+        for name, shape, kind in manifest["entries"]
+        if not name.endswith("num_batches_tracked")
+    }
+    check = manifest["weight_check"]
+    for name, sample in check["samples"].items():
+        first = weights[name].ravel()[: len(sample["first"])]
+        np.testing.assert_array_equal(first, np.float32(sample["first"]), name)
+    squares = sum(np.sum(np.square(w, dtype=np.float64)) for w in weights.values())
+    np.testing.assert_allclose(squares, check["total_sum_sq"], rtol=1e-9)
+    return weights
+
+
+@functools.lru_cache(maxsize=2)
+def load(folder: pathlib.Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """The manifest of a folder of reference figures and its weights."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    return manifest, generate(manifest)
+
+
+def _value(name: str, shape: tuple[int, ...], kind: str, gain: float) -> np.ndarray:
+    rng = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+    z = rng.standard_normal(shape)
+    if kind in GAIN_KINDS:
+        z *= np.sqrt(2 / np.prod(shape[1:])) * gain
+    else:
+        z = {
+            "bn_weight": lambda: 1 + 0.1 * z,
+            "bn_bias": lambda: 0.1 * z,
+            "bn_mean": lambda: 0.1 * z,
+            "bn_var": lambda: np.exp(0.2 * z),
+            "bias": lambda: 0.01 * z,
+            "other": lambda: 0.1 * z,
+        }[kind]()
+    return z.astype(np.float32)
