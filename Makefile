@@ -1,0 +1,38 @@
+# A fresh machine needs Python 3.11 and these two commands: `make train`, `make test`.
+# The first interpreter of a list that really runs (a version manager's shim may not).
+runs = $(shell for p in $(1); do $$p -c "" 2>/dev/null && echo $$p && break; done)
+PYTHON ?= $(call runs,python3.11 python3)
+BIN := .venv/bin
+
+.PHONY: train test lint newest clean
+
+train: .venv/runtime
+	$(BIN)/python -m occjax.train --config configs/pinet.py
+
+test: .venv/dev
+	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+# The newest Python and jax to be had: imports, arithmetic, one training run.
+NEWEST ?= $(call runs,python3.14 python3.13 $(HOME)/.pyenv/versions/3.13*/bin/python python3.12)
+newest:
+	$(NEWEST) -m venv .venv-newest
+	.venv-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager -e . pytest hypothesis scipy
+	.venv-newest/bin/python -m pytest -m smoke
+
+.venv/runtime: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+.venv/dev: .venv/runtime requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-newest runs

@@ -1,0 +1,16 @@
+"""Constants that several experiments share: numbers, strings and tuples."""
+
+# The papers' whole-image augmentation (PINet, DEKR, HigherHRNet).
+WHOLE_IMAGE = dict(
+    scale=(0.75, 1.5),  # window side, relative to the short side of the image
+    rotate=30.0,  # degrees, at most
+    translate=0.2,  # of the window side, at most
+    flip=0.5,
+    flip_shift=0.0,  # 3.0 mislabels mirrored images as the official code does
+)
+
+# Gentler, for scenes that are rendered to fill the image.
+RENDERED = dict(scale=(0.85, 1.15), rotate=20.0, translate=0.08, flip=0.5, flip_shift=0)
+
+# The built-in crowd as the laptop experiments use it.
+CROWD = dict(size=(128, 128), people=(2, 3), overlap="crowdpose")
