@@ -97,9 +97,8 @@ def smoke() -> ConfigDict:
     config.log_every = 1
     config.data.update(dict(size=64, eval_images=2))
     config.data.crowd.size = (64, 64)
-    config.model.backbone.update(
-        dict(widths=(8, 16), depths=(1, 1), features=16), allow_new=True
-    )
+    config.model.backbone.update(dict(widths=(8, 16), depths=(1, 1), features=16))
+    config.optim.schedule.warmup = 0
     config.model.update(dict(refine_features=8, max_proposals=6))
     return config
 

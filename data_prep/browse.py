@@ -19,11 +19,8 @@ from occjax.data import records, sources
 from occjax.evaluation import occlusion
 from occjax.types import OCCLUDED, UNLABELLED, VISIBLE
 
-_DATASET = flags.DEFINE_string("dataset", "crowd", "Name of a dataset.")
-_DIR = flags.DEFINE_string("dir", "datasets", "Folder of all datasets.")
-_SPLIT = flags.DEFINE_string("split", "train", "Split to look at.")
-_OUTPUT = flags.DEFINE_string("output", "", "PNG to write; NAME-SPLIT.png by default.")
-_COUNT = flags.DEFINE_integer("count", 24, "Images on the sheet.", lower_bound=1)
+FLAGS = flags.FLAGS
+
 _COLUMNS = 6
 _IOUS = (0.3, 0.5, 0.75)
 
@@ -39,12 +36,21 @@ class Statistics(NamedTuple):
     iou_shares: dict[float, float]  # images whose largest box IoU is above a limit
 
 
+def define_flags() -> None:
+    """Defines what the command takes."""
+    flags.DEFINE_string("dataset", "crowd", "Name of a dataset.")
+    flags.DEFINE_string("dir", "datasets", "Folder of all datasets.")
+    flags.DEFINE_string("split", "train", "Split to look at.")
+    flags.DEFINE_string("output", "", "PNG to write; NAME-SPLIT.png by default.")
+    flags.DEFINE_integer("count", 24, "Images on the sheet.", lower_bound=1)
+
+
 def main() -> None:
     """Draws and counts the split that the flags name."""
-    data = {"dataset": _DATASET.value, "dir": _DIR.value}
-    source = sources.load(data, _SPLIT.value)
-    output = pathlib.Path(_OUTPUT.value or f"{_DATASET.value}-{_SPLIT.value}.png")
-    image = sheet(source, _COUNT.value)
+    data = {"dataset": FLAGS.dataset, "dir": FLAGS.dir}
+    source = sources.load(data, FLAGS.split)
+    output = pathlib.Path(FLAGS.output or f"{FLAGS.dataset}-{FLAGS.split}.png")
+    image = sheet(source, FLAGS.count)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
     print(table(statistics(source)))
@@ -112,4 +118,5 @@ def _panel(record: records.Record) -> draw.Panel:
 
 
 if __name__ == "__main__":
+    define_flags()
     data_prep.run(main)

@@ -1,4 +1,4 @@
-"""COCO-format annotations and images to a dataset of records.
+r"""COCO-format annotations and images to a dataset of records.
 
 Enough for COCO itself, the COCO-format files of OCHuman, and CrowdPose:
 
@@ -30,14 +30,7 @@ from occjax import skeletons
 from occjax.data.records import Record, decode
 from occjax.errors import UserError
 
-_NAME = flags.DEFINE_string("name", "coco", "Name of the dataset to write.")
-_IMAGES = flags.DEFINE_string("images", None, "Folder of the images.")
-_ANNOTATIONS = flags.DEFINE_string("annotations", None, "The .json or .json.gz file.")
-_SPLIT = flags.DEFINE_string("split", "train", "Name of the split to write.")
-_OUT = flags.DEFINE_string("out", "datasets", "Folder of all datasets.")
-_SKELETON = flags.DEFINE_enum(
-    "skeleton", "coco", sorted(skeletons.BY_NAME), "Joints of the annotations."
-)
+FLAGS = flags.FLAGS
 
 # Share of a person's box that the person covers: CrowdPose's evaluator uses it for
 # all areas, and it is the median over COCO's exact segments.
@@ -59,15 +52,28 @@ class _Bad(Exception):
     """Why an annotation cannot be used."""
 
 
+def define_flags() -> None:
+    """Defines what the command takes."""
+    flags.DEFINE_string("name", "coco", "Name of the dataset to write.")
+    flags.DEFINE_string("images", None, "Folder of the images.")
+    flags.DEFINE_string("annotations", None, "The .json or .json.gz file.")
+    flags.DEFINE_string("split", "train", "Name of the split to write.")
+    flags.DEFINE_string("out", "datasets", "Folder of all datasets.")
+    flags.DEFINE_enum(
+        "skeleton", "coco", sorted(skeletons.BY_NAME), "Joints of the annotations."
+    )
+    flags.mark_flags_as_required(["images", "annotations"])
+
+
 def main() -> None:
     """Prepares the split that the flags describe."""
     prepare(
-        _OUT.value,
-        _NAME.value,
-        _SPLIT.value,
-        _IMAGES.value or "",
-        _ANNOTATIONS.value or "",
-        skeletons.BY_NAME[_SKELETON.value],
+        FLAGS.out,
+        FLAGS.name,
+        FLAGS.split,
+        FLAGS.images,
+        FLAGS.annotations,
+        skeletons.BY_NAME[FLAGS.skeleton],
     )
 
 
@@ -356,5 +362,5 @@ def _licences(content: dict) -> str:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["images", "annotations"])
+    define_flags()
     data_prep.run(main)

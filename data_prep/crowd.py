@@ -19,31 +19,36 @@ from occjax.data import sources
 from occjax.data.records import Record
 from occjax.errors import UserError
 
-_NAME = flags.DEFINE_string("name", "crowd_scenes", "Name of the dataset to write.")
-_SPLIT = flags.DEFINE_enum("split", "train", ["train", "test"], "Split to write.")
-_OUT = flags.DEFINE_string("out", "datasets", "Folder of all datasets.")
-_SCENES = flags.DEFINE_integer("scenes", 1000, "How many scenes.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "Of all scenes.", lower_bound=0)
-_SIZE = flags.DEFINE_integer("size", 128, "Height and width, pixels.")
-_PEOPLE = flags.DEFINE_list("people", ["2", "4"], "Fewest and most people.")
-_OVERLAP = flags.DEFINE_string(
-    "overlap", "crowdpose", "crowdpose, ochuman, or a mean of the largest box IoU."
-)
-_SKELETON = flags.DEFINE_string("skeleton", "coco", "coco, crowdpose or ocpose.")
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """Defines what the command takes."""
+    flags.DEFINE_string("name", "crowd_scenes", "Name of the dataset to write.")
+    flags.DEFINE_enum("split", "train", ["train", "test"], "Split to write.")
+    flags.DEFINE_string("out", "datasets", "Folder of all datasets.")
+    flags.DEFINE_integer("scenes", 1000, "How many scenes.", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "Of all scenes.", lower_bound=0)
+    flags.DEFINE_integer("size", 128, "Height and width, pixels.")
+    flags.DEFINE_list("people", ["2", "4"], "Fewest and most people.")
+    flags.DEFINE_string(
+        "overlap", "crowdpose", "crowdpose, ochuman, or a mean of the largest box IoU."
+    )
+    flags.DEFINE_string("skeleton", "coco", "coco, crowdpose or ocpose.")
 
 
 def main() -> None:
     """Writes the scenes that the flags describe."""
     options = {
-        "num_scenes": _SCENES.value,
-        "test_scenes": _SCENES.value,
-        "seed": _SEED.value,
-        "size": (_SIZE.value, _SIZE.value),
-        "people": tuple(int(number) for number in _PEOPLE.value),
-        "overlap": _number(_OVERLAP.value),
-        "skeleton": _SKELETON.value,
+        "num_scenes": FLAGS.scenes,
+        "test_scenes": FLAGS.scenes,
+        "seed": FLAGS.seed,
+        "size": (FLAGS.size, FLAGS.size),
+        "people": tuple(int(number) for number in FLAGS.people),
+        "overlap": _number(FLAGS.overlap),
+        "skeleton": FLAGS.skeleton,
     }
-    write(_OUT.value, _NAME.value, _SPLIT.value, options)
+    write(FLAGS.out, FLAGS.name, FLAGS.split, options)
 
 
 def write(out: str, name: str, split: str, options: dict) -> None:
@@ -92,4 +97,5 @@ def _number(text: str) -> float | str:
 
 
 if __name__ == "__main__":
+    define_flags()
     data_prep.run(main)

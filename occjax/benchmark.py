@@ -4,41 +4,321 @@
 
 prints, with machine, devices and versions, and writes to --output as json:
 
-    train step      compile time, images/s, achieved FLOP/s beside the device's own
-                    matmul rate measured in the same run, device memory
-    inference       images/s of the network and of the network with decoding, and the
-                    share of time that decoding takes
-    input pipeline  images/s of training batches beside a plain loop that only decodes
-                    and warps, in as many threads
+    model        seconds to create parameters and optimiser state
+    train step   seconds to compile, cold and from the cache, images/s, FLOP/s beside
+                 the matmul rate of the device as measured in the same run, memory
+    inference    images/s of the network alone and with decoding, and what decoding
+                 adds to the time
+    input        training images/s beside a plain loop that only decodes and warps, in
+                 as many threads; left out where the dataset is not there
 
-Times are medians over --repeats. Anything of the config can be changed, for instance
---config.batch_size=8 --config.dtype=bfloat16. Images of a config whose dataset is not
-there are noise, and the input pipeline is then left out.
+Rates are medians over --repeats. Steps run on noise with made-up people, so any variant
+can be measured without its data. Anything of the config can be changed, for instance
+--config.batch_size=8 --config.dtype=bfloat16.
 """
 
 import concurrent.futures
 import itertools
 import statistics
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from absl import flags
 
 from occjax import files
+from occjax.data import pipeline, sources
 from occjax.errors import UserError
-from occjax.runtime import cli, config
+from occjax.runtime import cli
+from occjax.runtime import config as configs
+from occjax.types import UNLABELLED, VISIBLE, Batch, Inputs, Labels
 
-_CONFIG = config.define_flag()
-_OUTPUT = flags.DEFINE_string("output", None, "Json file for the figures.")
-_REPEATS = flags.DEFINE_integer("repeats", 10, "Timed runs of everything.", 1)
-_BATCH = flags.DEFINE_integer(
-    "inference_batch", None, "Images of an inference batch; by default batch_size.", 1
-)
+FLAGS = flags.FLAGS
+_PEOPLE = 4  # on a made-up image, or max_persons if that is less
+
+
+def define_flags() -> None:
+    """Declares the command's flags."""
+    configs.define_flag()
+    flags.DEFINE_string("output", None, "Json file for the figures.")
+    flags.DEFINE_integer("repeats", 10, "Timed runs of each kind.", lower_bound=1)
 
 
 def main(argv: Any) -> None:
     """Measures, prints and writes."""
     del argv
-    spec = flags.FLAGS["config"].unparsed_value if False else None
+    if FLAGS.config is None:
+        raise UserError("--config is missing; try --config configs/pinet.py.")
+    cli.start_jax()
+    figures = {
+        "environment": cli.environment(),
+        "config": configs.as_json(FLAGS.config),
+    }
+    figures |= measure(FLAGS.config, FLAGS.repeats)
+    print(table(figures))
+    if FLAGS.output:
+        files.write_json(FLAGS.output, figures, 2)
+
+
+def measure(config: Any, repeats: int) -> dict[str, Any]:
+    """All figures of a config: seconds, rates per second, bytes.
+
+    Raises:
+        UserError: the config is at fault.
+    """
+    from occjax.runtime import step
+    from occjax.runtime.mesh import Layout
+
+    layout = Layout.create()
+    layout.check_batch_size(config.batch_size)
+    data = config.data.to_dict()
+    skeleton = sources.skeleton_of(data)
+    method, model = step.build_model(config, skeleton)
+    batch = example(config.batch_size, data, skeleton.num_joints)
+    start = time.perf_counter()
+    state = step.init_state(config, model, (data["size"],) * 2 + (3,), layout)
+    figures: dict[str, Any] = {"model": {"create_s": time.perf_counter() - start}}
+    figures["matmul"] = {
+        "dtype": config.dtype,
+        "flop_per_s": matmul_rate(config.dtype, repeats),
+    }
+    figures["inference"] = inference(
+        method, model, state, batch.inputs, layout, repeats
+    )
+    train_step = step.make_train_step(config, method, model, state, layout)
+    figures["train"] = training(train_step, state, layout.shard_batch(batch), repeats)
+    figures["input"] = reading(config, data, repeats)
+    return figures
+
+
+def example(batch_size: int, data: dict, joints: int) -> Batch:
+    """A batch of noise with made-up people, the same every time."""
+    rng = np.random.default_rng(0)
+    size, persons = int(data["size"]), int(data["max_persons"])
+    shape = (batch_size, persons)
+    area = np.zeros(shape, np.float32)
+    area[:, :_PEOPLE] = (size / 2) ** 2
+    image = rng.integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8)
+    to_source = np.tile(np.eye(2, 3, dtype=np.float32), (batch_size, 1, 1))
+    valid = np.full((batch_size, 2), size, np.int32)
+    visible = np.where(area > 0, VISIBLE, UNLABELLED).astype(np.uint8)
+    labels = Labels(
+        joints=rng.uniform(0, size, (*shape, joints, 2)).astype(np.float32),
+        visibility=visible[..., None].repeat(joints, axis=-1),
+        area=area,
+        ignore=np.zeros((batch_size, size // 4, size // 4), bool),
+        head_size=np.zeros(shape, np.float32),
+    )
+    ids = np.arange(batch_size, dtype=np.int64)
+    return Batch(Inputs(image, valid, to_source), labels, ids)
+
+
+def seconds(run: Callable[[], Any], repeats: int) -> float:
+    """Median time of a run, which is done when its result is on the device."""
+    import jax
+
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def matmul_rate(dtype: str, repeats: int) -> float:
+    """FLOP/s of one device in a product of two square matrices."""
+    import jax
+    import jax.numpy as jnp
+
+    side = 1024 if jax.default_backend() == "cpu" else 8192
+    factor = jnp.ones((side, side), dtype)
+    multiply = jax.jit(jnp.matmul)
+    jax.block_until_ready(multiply(factor, factor))
+    return 2 * side**3 / seconds(lambda: multiply(factor, factor), repeats)
+
+
+def inference(
+    method: Any, model: Any, state: Any, inputs: Inputs, layout: Any, repeats: int
+) -> dict[str, float]:
+    """Images/s of the network, and of the network with decoding."""
+    import jax
+
+    from occjax.runtime import step
+
+    def network(variables: Any, inputs: Inputs) -> Any:
+        return model.apply(variables, inputs, train=False)
+
+    images, placed = len(inputs.image), layout.shard_batch(inputs)
+    options = step.compiler_options()
+    forward = jax.jit(network, compiler_options=options)
+    whole = step.make_predict_step(method, model, layout)
+    times = []
+    for run in (forward, whole):
+        jax.block_until_ready(run(state.variables, placed))  # compiles
+        times.append(seconds(lambda run=run: run(state.variables, placed), repeats))
+    return {
+        "batch_size": images,
+        "network_images_per_s": images / times[0],
+        "images_per_s": images / times[1],
+        "decode_share_of_network": times[1] / times[0] - 1,
+    }
+
+
+def training(train_step: Any, state: Any, batch: Batch, repeats: int) -> dict[str, Any]:
+    """Compile time and rate of the train step, its FLOPs and memory."""
+    import jax
+
+    with tempfile.TemporaryDirectory() as cache:
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        _forget_compiled()
+        start = time.perf_counter()
+        lowered = train_step.lower(state, batch)
+        traced = time.perf_counter()
+        compiled = lowered.compile()
+        cold = time.perf_counter()
+        jax.clear_caches()
+        again = time.perf_counter()
+        train_step.lower(state, batch).compile()
+        warm = time.perf_counter()
+
+    def run() -> Any:
+        nonlocal state
+        state, measured = compiled(state, batch)
+        return measured
+
+    jax.block_until_ready(run())
+    per_step = seconds(run, repeats)
+    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    flops = (cost or {}).get("flops")  # of one device's share
+    peak = jax.local_devices()[0].memory_stats()
+    return {
+        "batch_size": int(batch.inputs.image.shape[0]),
+        "trace_s": traced - start,
+        "compile_cold_s": cold - traced,
+        "trace_and_compile_cached_s": warm - again,
+        "step_s": per_step,
+        "images_per_s": batch.inputs.image.shape[0] / per_step,
+        "flop_per_step": flops,
+        "flop_per_s": flops / per_step if flops else None,
+        "planned_bytes": _planned(memory),
+        "peak_bytes": peak["peak_bytes_in_use"] if peak else None,
+    }
+
+
+def _forget_compiled() -> None:
+    """Makes the next compilation a cold one, looked up in no earlier cache."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    compilation_cache.reset_cache()
+    jax.clear_caches()
+
+
+def _planned(memory: Any) -> int | None:
+    """Bytes of one device that the compiler has laid out for a step."""
+    if memory is None:
+        return None
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return held + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+
+
+def reading(config: Any, data: dict, repeats: int) -> dict[str, Any] | None:
+    """Images/s of the input pipeline and of the plain loop, None without the data.
+
+    Each trial is timed from a cold start and long enough to outweigh it; the two take
+    turns, as the machine's other work changes with time.
+    """
+    data = data | {"cache": False}
+    try:
+        source = sources.load(data, data["split"])
+    except UserError:
+        return None
+    threads = max(int(data["threads"]), 1)
+    batches = max(4 * (threads + 1), -(-64 // config.batch_size))
+    images = batches * config.batch_size
+    read, rates = pipeline.plain_loop(source, data), {"pipeline": [], "plain": []}
+    for trial in range(max(1, min(repeats, 3))):
+        feed = pipeline.train_batches(source, data, config.batch_size, seed=trial)
+        start = time.perf_counter()
+        for _ in itertools.islice(feed, batches):
+            pass
+        rates["pipeline"].append(images / (time.perf_counter() - start))
+        order = np.random.default_rng(trial).integers(len(source), size=images)
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            start = time.perf_counter()
+            for _ in pool.map(read, order.tolist()):
+                pass
+            rates["plain"].append(images / (time.perf_counter() - start))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    return {
+        "threads": int(data["threads"]),
+        "images_per_s": medians["pipeline"],
+        "plain_loop_images_per_s": medians["plain"],
+        "ratio": medians["pipeline"] / medians["plain"],
+    }
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The figures for the screen."""
+    train, infer, feed = (figures[key] for key in ("train", "inference", "input"))
+    machine, rate = figures["environment"], figures["matmul"]["flop_per_s"]
+    devices, packages = machine["devices"], machine["packages"]
+    named = ", ".join(f"{name} {packages[name]}" for name in ("jax", "flax", "numpy"))
+    rows = [
+        ("machine", f"{machine['platform']}, {machine['cpu_count']} CPU cores"),
+        ("devices", f"{len(devices)} x {devices[0]}"),
+        (
+            "versions",
+            f"occjax {machine['occjax']}, python {machine['python']}, {named}",
+        ),
+        ("model", f"created in {figures['model']['create_s']:.1f} s"),
+        (
+            "compile",
+            f"trace {train['trace_s']:.1f} s, compile {train['compile_cold_s']:.1f} s; "
+            f"both from the cache {train['trace_and_compile_cached_s']:.1f} s",
+        ),
+        (
+            "train step",
+            f"{train['images_per_s']:.1f} images/s, batch {train['batch_size']}, "
+            f"{1000 * train['step_s']:.0f} ms",
+        ),
+        (
+            "compute",
+            f"{_in(1e9, train['flop_per_s'])} GFLOP/s per device; its matmul rate is "
+            f"{_in(1e9, rate)} ({figures['matmul']['dtype']})",
+        ),
+        (
+            "memory",
+            f"planned for a step {_in(2**20, train['planned_bytes'])} MiB, "
+            f"peak {_in(2**20, train['peak_bytes'])} MiB",
+        ),
+        (
+            "inference",
+            f"{infer['images_per_s']:.1f} images/s, without decoding "
+            f"{infer['network_images_per_s']:.1f}; decoding adds "
+            f"{infer['decode_share_of_network']:.1%}",
+        ),
+        ("input", _input_row(feed)),
+    ]
+    return "\n".join(f"{name:<11}{text}" for name, text in rows)
+
+
+def _input_row(feed: dict[str, Any] | None) -> str:
+    if feed is None:
+        return "not measured, the dataset is not there"
+    return (
+        f"{feed['images_per_s']:.1f} images/s in {feed['threads']} threads; plain loop "
+        f"{feed['plain_loop_images_per_s']:.1f}, ratio {feed['ratio']:.2f}"
+    )
+
+
+def _in(unit: float, value: float | None) -> str:
+    return "unknown" if value is None else f"{value / unit:,.1f}"
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)

@@ -83,7 +83,7 @@ def comparison_sheet(
         left = left._replace(caption=f"image {image_id}: {len(left.joints)} found")
         pairs.append([left, right])
     rows = [sum(pairs[at : at + 2], []) for at in range(0, len(pairs), 2)]
-    return contact_sheet(rows, skeleton, 300)
+    return contact_sheet(rows, skeleton, 360)
 
 
 def visibility(probability: np.ndarray, threshold: float = 0.5) -> np.ndarray:
@@ -150,7 +150,7 @@ def _radius(image: np.ndarray, joints: np.ndarray) -> float:
     if not len(joints):
         return 1.0
     extent = np.max(np.ptp(joints, axis=0))
-    return float(np.clip(extent / 35, 1.5, max(2.0, max(image.shape[:2]) / 160)))
+    return float(np.clip(extent / 35, 2.0, max(2.5, max(image.shape[:2]) / 160)))
 
 
 def draw_people(
@@ -207,7 +207,8 @@ def _joint(canvas, center, color, radius: float, solid: bool) -> None:
         circle(_DARK, radius + 1, cv2.FILLED)
         circle(color, radius, cv2.FILLED)
     else:
-        thickness = max(1, round(0.4 * radius))
+        # A little wider than a disc, so that the hole stays open on small people.
+        radius, thickness = 1.15 * radius, max(1, round(0.4 * radius))
         circle(_DARK, radius, thickness + 2)
         circle(color, radius, thickness)
 

@@ -28,97 +28,114 @@ from occjax.errors import UserError
 from occjax.evaluation import checks, coco, report
 from occjax.runtime import cli, options
 
-_SKELETONS = skeletons.BY_NAME | {
-    "crowd": skeletons.COCO,
-    "ochuman": skeletons.COCO,
-}
+FLAGS = flags.FLAGS
+SKELETONS = skeletons.BY_NAME | {"crowd": skeletons.COCO, "ochuman": skeletons.COCO}
 _SAMPLES = 12  # images on the contact sheet
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run to score.")
-_SPLIT = flags.DEFINE_string(
-    "split", None, "Split to score on; by default the config's data.eval_split."
-)
-_OUTPUT = flags.DEFINE_string(
-    "output", None, "Folder to write to; by default the run's own."
-)
-_DATASET = flags.DEFINE_enum(
-    "dataset", None, sorted(_SKELETONS), "What --detections were made for."
-)
-_ANNOTATIONS = flags.DEFINE_string("annotations", None, "COCO ground truth file.")
-_DETECTIONS = flags.DEFINE_string("detections", None, "COCO result list to score.")
-options.define_flags()
+
+def define_flags() -> None:
+    """Declares the command's flags."""
+    flags.DEFINE_string("workdir", None, "Folder of the run to score.")
+    flags.DEFINE_string(
+        "split", None, "Split to score on; by default the config's data.eval_split."
+    )
+    options.define_flags()
+    flags.DEFINE_string("output", None, "Folder to write to; by default the run's own.")
+    flags.DEFINE_enum(
+        "dataset", None, sorted(SKELETONS), "What --detections were made for."
+    )
+    flags.DEFINE_string("annotations", None, "COCO ground truth file.")
+    flags.DEFINE_string("detections", None, "COCO result list to score.")
 
 
 def main(argv: Any) -> None:
     """Scores what the flags name."""
     del argv
-    if _DETECTIONS.value or _ANNOTATIONS.value:
-        stamp, metrics = score_file()
-    elif _WORKDIR.value:
-        stamp, metrics = score_run(_WORKDIR.value)
+    if FLAGS.detections or FLAGS.annotations:
+        _check_file_flags()
+        score_file(FLAGS.dataset, FLAGS.annotations, FLAGS.detections, FLAGS.output)
+    elif FLAGS.workdir:
+        chosen = options.parsed()
+        cli.start_jax()
+        score_run(FLAGS.workdir, FLAGS.split, chosen, FLAGS.output)
     else:
         raise UserError(
             "give --workdir DIR, or --dataset, --annotations and --detections; "
             "--help tells more."
         )
-    print(report.text(stamp, metrics))
 
 
-def score_file() -> tuple[dict, dict]:
-    """Scores --detections against --annotations.
-
-    Raises:
-        UserError: a flag is missing or of the other use, or a file is unsound.
-    """
-    for flag in (_DATASET, _ANNOTATIONS, _DETECTIONS):
-        if not flag.value:
+def _check_file_flags() -> None:
+    for name in ("dataset", "annotations", "detections"):
+        if not FLAGS[name].value:
             raise UserError(
-                f"--{flag.name} is missing; scoring a file needs --dataset, "
+                f"--{name} is missing; scoring a file needs --dataset, "
                 "--annotations and --detections."
             )
     for name in ("workdir", "split", "flip", "scales"):
-        if flags.FLAGS[name].present:
+        if FLAGS[name].present:
             raise UserError(f"--{name} does not go with --detections.")
-    skeleton = _SKELETONS[str(_DATASET.value)]
-    names = (str(_ANNOTATIONS.value), str(_DETECTIONS.value))
-    truth, found = (checks.read_json(name) for name in names)
-    metrics = report.score(truth, found, skeleton, names)
-    base = {"annotations": names[0], "detections": names[1]}
-    base = {key: pathlib.Path(name).name for key, name in base.items()}
-    stamp = report.protocol(truth, str(_DATASET.value), **base)
-    if _OUTPUT.value:
-        report.save(_OUTPUT.value, stamp, metrics, found)
-    return stamp, metrics
 
 
-def score_run(workdir: str) -> tuple[dict, dict]:
-    """Scores the last checkpoint of a run and writes what the module promises.
+def score_file(
+    dataset: str, annotations: str, detections: str, output: str | None
+) -> None:
+    """Scores a detections file.
+
+    Args:
+        dataset: key of SKELETONS.
+        annotations: path of the COCO ground truth.
+        detections: path of the COCO result list.
+        output: folder for metrics.json and detections.json, if any.
 
     Raises:
-        UserError: the run, the data or a flag is at fault.
+        UserError: a file is unsound.
+    """
+    names = (annotations, detections)
+    truth, found = (checks.read_json(name) for name in names)
+    metrics = report.score(truth, found, SKELETONS[dataset], names)
+    base = [pathlib.Path(name).name for name in names]
+    stamp = report.protocol(truth, dataset, annotations=base[0], detections=base[1])
+    if output:
+        report.save(output, stamp, metrics, found)
+    print(report.text(stamp, metrics))
+
+
+def score_run(
+    workdir: str, split: str | None, chosen: options.Options, output: str | None
+) -> None:
+    """Scores the last checkpoint of a run and writes what the module promises.
+
+    Args:
+        workdir: of the run.
+        split: of its dataset; None takes the config's.
+        chosen: how to look at the images.
+        output: folder to write to; None takes the run's.
+
+    Raises:
+        UserError: the run, the data or an argument is at fault.
     """
     # Late, so that scoring a file needs no JAX.
     from occjax.data import pipeline, sources
     from occjax.runtime import trained
 
-    flip, scales = options.parsed()
-    cli.start_jax()
-    step, config = trained.last(workdir, flip)
-    split = _SPLIT.value or config.data.eval_split
+    step, config = trained.last(workdir, chosen.flip)
+    split = split or str(config.data.eval_split)
     data = config.data.to_dict()
     source = sources.load(data, split)
     model = trained.load(workdir, step, config, source.skeleton)
     count = min(data["eval_images"] or len(source), len(source))
-    batches = pipeline.test_batches(source, data, model.batch_size, scales)
+    batches = pipeline.test_batches(source, data, model.batch_size, chosen.scales)
     poses, image_ids = model.predict(batches, count)
     truth = coco.ground_truth(source, count)
     found = coco.detections(poses, image_ids.tolist(), source.skeleton)
     metrics = report.score(truth, found, source.skeleton)
-    stamp = report.protocol_of_run(truth, config.to_dict(), split, step, scales)
-    folder = pathlib.Path(_OUTPUT.value or workdir)
+    stamp = report.protocol_of_run(truth, config.to_dict(), split, step, chosen.scales)
+    folder = pathlib.Path(output or workdir)
     report.save(folder, stamp, metrics, found)
     _draw(folder / "samples" / f"{split}.png", source, truth, found, metrics)
-    return stamp, metrics
+    print(report.text(stamp, metrics))
+    print(f"written to {folder}: metrics.json, detections.json, samples/{split}.png")
 
 
 def _draw(
@@ -134,8 +151,8 @@ def _draw(
     score = metrics["confident_score"]
     sheet = draw.comparison_sheet(images, truth, found, source.skeleton, score)
     draw.save_png(path, sheet)
-    print(f"{path}: poses found (left) beside the truth (right)")
 
 
 if __name__ == "__main__":
+    define_flags()
     cli.run(main)

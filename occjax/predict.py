@@ -16,8 +16,10 @@ poses.json has every pose; drawings show those that score at least --min_score.
 
 import collections
 import pathlib
+import sys
 from typing import Any
 
+import tqdm
 from absl import flags
 
 from occjax import draw, files
@@ -26,70 +28,95 @@ from occjax.errors import UserError
 from occjax.evaluation import checks, coco
 from occjax.runtime import cli, options
 
+FLAGS = flags.FLAGS
 _DRAW_FROM = 0.1  # score; for runs that were never evaluated
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run to use.")
-_INPUT = flags.DEFINE_string("input", None, "Image, or folder of images.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder to write to.")
-_MIN_SCORE = flags.DEFINE_float(
-    "min_score",
-    None,
-    "Least score of a drawn pose; by default that which in the run's last evaluation "
-    f"as many poses reached as there were people, else {_DRAW_FROM}.",
-)
-options.define_flags()
+
+def define_flags() -> None:
+    """Declares the command's flags."""
+    flags.DEFINE_string("workdir", None, "Folder of the run to use.")
+    flags.DEFINE_string("input", None, "Image, or folder of images.")
+    flags.DEFINE_string("output", None, "Folder to write to.")
+    flags.DEFINE_float(
+        "min_score",
+        None,
+        "Least score of a drawn pose; by default that which in the run's last "
+        "evaluation as many poses reached as there were people, else "
+        f"{_DRAW_FROM}.",
+    )
+    options.define_flags()
 
 
 def main(argv: Any) -> None:
     """Looks at the pictures that the flags name."""
     del argv
-    for flag in (_WORKDIR, _INPUT, _OUTPUT):
-        if not flag.value:
-            raise UserError(f"--{flag.name} is missing; --help tells more.")
-    workdir, output = str(_WORKDIR.value), pathlib.Path(str(_OUTPUT.value))
-    chosen = options.parsed()
-    paths = folder.find(str(_INPUT.value))
-    if output.exists() and not output.is_dir():
-        raise UserError(f"--output={output}: is a file; expected a folder.")
-    predict(workdir, paths, output, chosen)
+    for name in ("workdir", "input", "output"):
+        if not FLAGS[name].value:
+            raise UserError(f"--{name} is missing; --help tells more.")
+    chosen, paths = options.parsed(), folder.find(FLAGS.input)
+    cli.start_jax()
+    predict(FLAGS.workdir, paths, FLAGS.output, chosen, FLAGS.min_score)
 
 
 def predict(
-    workdir: str, paths: list[pathlib.Path], output: pathlib.Path, chosen: Any
+    workdir: str,
+    paths: list[pathlib.Path],
+    output: str,
+    chosen: options.Options,
+    min_score: float | None,
 ) -> None:
     """Finds the people in image files and writes what the module promises.
 
+    Args:
+        workdir: of the run.
+        paths: of the images.
+        output: folder to write to.
+        chosen: how to look at the images.
+        min_score: of a drawn pose; None for the run's own.
+
     Raises:
-        UserError: the run is at fault, or no file can be read.
+        UserError: the run or an argument is at fault, or no file can be read.
     """
     from occjax.runtime import trained  # late: a wrong flag needs no wait for JAX
 
-    cli.start_jax()
+    target = _target(output)
     step, config = trained.last(workdir, chosen.flip)
-    data = config.data.to_dict()
+    data = config.data.to_dict() | {"eval_images": 0}
     skeleton = sources.skeleton_of(data)
-    pictures = folder.Folder(paths, skeleton)
+    pictures = folder.Folder(_shown(paths, "reading"), skeleton)
     if not len(pictures):
         raise UserError(f"no readable image; {pictures.unreadable[0]}")
     model = trained.load(workdir, step, config, skeleton)
     batch_size = min(model.batch_size, model.rounded(len(pictures)))
-    data["eval_images"] = 0
     batches = pipeline.test_batches(pictures, data, batch_size, chosen.scales)
     poses, image_ids = model.predict(batches, len(pictures))
     found = coco.detections(poses, image_ids.tolist(), skeleton)
     for item in found:
         item["file_name"] = pictures.paths[item["image_id"] - 1].name
-    files.write_json(output / "poses.json", found)
-    shown = _draw_all(output / "drawings", pictures, found, _least_score(workdir))
-    print(f"{output}: {len(pictures)} images, {shown} people drawn, {len(found)} poses")
+    files.write_json(target / "poses.json", found)
+    least = _least_score(workdir) if min_score is None else min_score
+    shown = _draw_all(target / "drawings", pictures, found, least)
+    print(f"{target}: {len(pictures)} images, {shown} people drawn, {len(found)} poses")
     if pictures.unreadable:
-        print(f"{len(pictures.unreadable)} files could not be read:")
+        print(f"{len(pictures.unreadable)} of {len(paths)} files could not be read:")
         print("\n".join(f"  {line}" for line in pictures.unreadable))
 
 
+def _shown(items: Any, what: str) -> Any:
+    """The same items, with a progress bar on a terminal."""
+    return tqdm.tqdm(items, what, disable=not sys.stderr.isatty(), leave=False)
+
+
+def _target(output: str) -> pathlib.Path:
+    target = pathlib.Path(output)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output={output}: {error.strerror}.") from error
+    return target
+
+
 def _least_score(workdir: str) -> float:
-    if _MIN_SCORE.value is not None:
-        return _MIN_SCORE.value
     path = pathlib.Path(workdir) / "metrics.json"
     if not path.exists():
         return _DRAW_FROM
@@ -97,24 +124,25 @@ def _least_score(workdir: str) -> float:
 
 
 def _draw_all(
-    output: pathlib.Path, pictures: folder.Folder, found: list[dict], least: float
+    target: pathlib.Path, pictures: folder.Folder, found: list[dict], least: float
 ) -> int:
     """Writes a drawing of each picture and counts the people on them."""
     people = collections.defaultdict(list)
     for item in found:
         people[item["image_id"]].append(item)
     shown = 0
-    for index in range(len(pictures)):
+    for index in _shown(range(len(pictures)), "drawing"):
         record = pictures[index]
         at = people[record["image_id"]]
         panel = draw.found_panel(record["image"], at, pictures.skeleton, "", least)
         drawn = draw.draw_people(
             panel.image, panel.joints, panel.visibility, pictures.skeleton
         )
-        draw.save_png(output / f"{record['file_name']}.png", drawn)
+        draw.save_png(target / f"{record['file_name']}.png", drawn)
         shown += len(panel.joints)
     return shown
 
 
 if __name__ == "__main__":
+    define_flags()
     cli.run(main)

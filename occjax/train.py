@@ -40,11 +40,7 @@ from occjax.runtime.prefetch import Prefetch
 
 SAMPLES = 12  # images on the contact sheet
 
-_CONFIG = configs.define_flag()
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run; by default runs/NAME[-VARIANT]."
-)
-cli.define_distributed_flags()
+FLAGS = flags.FLAGS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,23 +61,23 @@ class Task:
         """`config.data` as the pipeline wants it."""
         return self.config.data.to_dict()
 
-    @property
-    def processes(self) -> dict[str, int]:
-        """Which share of each batch this process reads."""
-        return {
-            "process_index": jax.process_index(),
-            "process_count": jax.process_count(),
-        }
+
+def define_flags() -> None:
+    """Declares the command's flags."""
+    configs.define_flag()
+    flags.DEFINE_string(
+        "workdir", None, "Folder of the run; by default runs/NAME[-VARIANT]."
+    )
+    cli.define_distributed_flags()
 
 
 def main(argv: Sequence[str]) -> None:
     """Trains what the flags name."""
     del argv
-    if _CONFIG.value is None:
+    if FLAGS.config is None:
         raise UserError("--config is missing; try --config configs/pinet.py.")
-    spec = flags.FLAGS["config"].config_filename
     cli.start_jax()
-    train(_CONFIG.value, pathlib.Path(_WORKDIR.value or f"runs/{configs.name(spec)}"))
+    train(FLAGS.config, pathlib.Path(FLAGS.workdir or f"runs/{configs.run_name()}"))
 
 
 def prepare(config: ConfigDict, workdir: pathlib.Path) -> Task:
@@ -160,7 +156,8 @@ def training_batches(task: Task, position: Any) -> Any:
         task.data,
         task.config.batch_size,
         task.config.seed,
-        **task.processes,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
     )
     if position is not None:
         batches.set_state(position)
@@ -191,7 +188,11 @@ def evaluate(
 ) -> None:
     """Scores the evaluation split; `final` leaves files and prints the table."""
     batches = pipeline.test_batches(
-        task.test_source, task.data, task.config.batch_size, **task.processes
+        task.test_source,
+        task.data,
+        task.config.batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
     )
     predictions = inference.predict_dataset(
         task.predict_step, state.variables, batches, task.layout
@@ -200,7 +201,7 @@ def evaluate(
         return
     skeleton = task.test_source.skeleton
     truth = coco.ground_truth(task.test_source, task.config.data.eval_images)
-    found = coco.detections(predictions.poses, predictions.image_ids, skeleton)
+    found = coco.detections(predictions.poses, list(predictions.image_ids), skeleton)
     metrics = report.score(truth, found, skeleton)
     figures = {k: v for k, v in metrics.items() if k.startswith(("AP", "AR"))}
     writer.write(int(state.step), {f"test/{k}": v for k, v in figures.items()})
@@ -213,14 +214,8 @@ def save_evaluation(
 ) -> None:
     """Leaves metrics.json, detections.json and samples/, and prints the table."""
     config, source = task.config, task.test_source
-    stamp = report.protocol(
-        truth,
-        config.data.dataset,
-        split=config.data.eval_split,
-        training=f"{config.data.dataset}/{config.data.split}",
-        seed=config.seed,
-        step=steps,
-    )
+    split = config.data.eval_split
+    stamp = report.protocol_of_run(truth, config.to_dict(), split, steps, (1.0,))
     report.save(task.workdir, stamp, metrics, found)
     count = min(SAMPLES, len(truth["images"]))
     images = {
@@ -240,4 +235,5 @@ def _image_shape(config: ConfigDict) -> tuple[int, int, int]:
 
 
 if __name__ == "__main__":
+    define_flags()
     cli.run(main)

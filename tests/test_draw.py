@@ -42,7 +42,7 @@ def test_visible_joint_is_solid_and_occluded_one_hollow():
     _, hollow = one_joint(OCCLUDED)
     assert tuple(solid[30, 40]) == draw.MIDDLE
     assert tuple(hollow[30, 40]) == tuple(grey[30, 40])  # the image shows through
-    assert tuple(hollow[30, 48]) == draw.MIDDLE  # on the ring, eight pixels off
+    assert tuple(hollow[30, 49]) == draw.MIDDLE  # on the ring
 
 
 def test_joint_is_drawn_at_its_coordinates():

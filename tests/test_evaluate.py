@@ -2,7 +2,14 @@ import json
 import subprocess
 import sys
 
+import cv2
 import pytest
+import runs
+
+from occjax import evaluate
+from occjax.errors import UserError
+from occjax.evaluation import coco
+from occjax.runtime.options import Options
 
 CASE = "xtcocotools_example_coco"
 
@@ -92,3 +99,67 @@ def test_help_teaches_the_command():
     done = run("--help")
     for word in ("--detections D.json", "metrics.json", "--[no]flip", "--scales"):
         assert word in done.stdout
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return runs.make(tmp_path_factory.mktemp("run"))[0]
+
+
+def test_run_leaves_detections_metrics_and_samples(workdir, capsys):
+    evaluate.score_run(str(workdir), None, Options(False, (1.0,)), None)
+
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    stamp = metrics["protocol"]
+    assert (stamp["dataset"], stamp["split"], stamp["step"]) == ("crowd", "test", 0)
+    assert stamp["flip"] is False
+    assert stamp["scales"] == [1.0]
+    assert stamp["images"] == 4
+    found = json.loads((workdir / "detections.json").read_text())
+    assert {item["image_id"] for item in found} == set(range(4))
+    assert sum(item["score"] >= metrics["confident_score"] for item in found) > 0
+    assert cv2.imread(str(workdir / "samples/test.png")) is not None
+    assert "AP " in capsys.readouterr().out
+
+
+def test_figures_of_a_run_are_those_of_its_detections_file(workdir, tmp_path):
+    chosen = Options(True, (0.5, 1.0))
+    evaluate.score_run(str(workdir), "train", chosen, str(tmp_path))
+    saved = json.loads((tmp_path / "metrics.json").read_text())
+    assert saved["protocol"]["flip"] is True
+    assert saved["protocol"]["split"] == "train"
+
+    from occjax.data import sources
+    from occjax.runtime import trained
+
+    _, config = trained.last(workdir, None)
+    truth = coco.ground_truth(sources.load(config.data.to_dict(), "train"), 4)
+    (tmp_path / "A.json").write_text(json.dumps(truth))
+    names = [str(tmp_path / name) for name in ("A.json", "detections.json")]
+    evaluate.score_file("crowd", *names, str(tmp_path / "again"))
+    again = json.loads((tmp_path / "again/metrics.json").read_text())
+    assert again["AP"] == saved["AP"]
+    assert again["occlusion"] == saved["occlusion"]
+    same = "ground_truth_sha256"
+    assert again["protocol"][same] == saved["protocol"][same]
+
+
+def test_what_a_training_is_writing_is_left_alone(workdir):
+    from occjax.runtime import trained
+
+    half = workdir / "checkpoints" / "7.orbax-checkpoint-tmp"
+    half.mkdir()
+    step, config = trained.last(workdir, None)
+    assert (step, config.method) == (0, "pinet")
+    assert half.exists()
+
+
+def test_folder_without_a_run_is_refused_and_not_created(tmp_path):
+    absent = tmp_path / "absent"
+    with pytest.raises(UserError, match=f"{absent}.*no checkpoints"):
+        evaluate.score_run(str(absent), None, Options(None, (1.0,)), None)
+    assert not absent.exists()
+
+
+def test_scales_must_be_numbers():
+    refused(run("--workdir=runs/a", "--scales=1,big"), "--scales=1,big")

@@ -5,6 +5,7 @@ it is handed, so that one index gives the same bytes whenever it is read.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,14 @@ from occjax.skeletons import Skeleton
 from occjax.types import Batch, Inputs, Labels
 
 STRIDE = 4  # of the ignore map
+
+
+class Placed(NamedTuple):
+    """A record and where to look in it."""
+
+    record: records.Record
+    matrix: np.ndarray  # [2, 3], source to input before mirroring
+    mirrored: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,19 +56,9 @@ class TrainView:
     flip: float = 0.5
     flip_shift: float = 0.0
 
-    def random_map(self, record: records.Record, rng: np.random.Generator) -> Batch:
-        """One training example: a Batch without the axis B."""
-        matrix, mirrored = self.draw(record["height"], record["width"], rng)
-        return self.view(record, matrix, mirrored=mirrored)
-
-    def draw(
-        self, height: int, width: int, rng: np.random.Generator
-    ) -> tuple[np.ndarray, bool]:
-        """Draws where to look in an image of height x width pixels.
-
-        Returns:
-            The matrix [2, 3] from source to input, and whether to mirror after it.
-        """
+    def random_map(self, record: records.Record, rng: np.random.Generator) -> Placed:
+        """Draws where to look in a record."""
+        height, width = int(record["height"]), int(record["width"])
         side = min(height, width) * rng.uniform(*self.scale)
         rotation = rng.uniform(-self.rotate, self.rotate)
         reach = int(self.translate * side)
@@ -67,16 +66,19 @@ class TrainView:
         mirrored = bool(rng.random() < self.flip)
         center = (width / 2 + move[0], height / 2 + move[1])
         matrix = warp.window_matrix(center, side, rotation, self.size, self.size)
-        return matrix, mirrored
+        return Placed(record, matrix, mirrored)
 
-    def view(
-        self, record: records.Record, matrix: np.ndarray, *, mirrored: bool
-    ) -> Batch:
-        """The example at a given place.
+    def view(self, placed: Placed, out: np.ndarray | None = None) -> Batch:
+        """The example at a given place: a Batch without the axis B.
+
+        Args:
+            placed: from `random_map`.
+            out: [size, size, 3] uint8 to put the image into.
 
         Raises:
             UserError: the image cannot be read or has more than `max_persons` people.
         """
+        record, matrix, mirrored = placed
         label_matrix = matrix
         if mirrored:
             label_matrix = warp.mirror(matrix, self.size, self.flip_shift)
@@ -85,7 +87,7 @@ class TrainView:
         canvas = (self.size, self.size)
         return Batch(
             inputs=Inputs(
-                image=warp.warp_image(image, matrix, self.size, self.size),
+                image=warp.warp_image(image, matrix, *canvas, out=out),
                 valid=warp.covered(matrix, image.shape, canvas),
                 to_source=warp.invert(matrix).astype(np.float32),
             ),

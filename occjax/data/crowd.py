@@ -6,7 +6,8 @@ Scene i of a seed is always the same bytes. Labels are those of a perfect annota
   that carries the joint, 1 where anything else covers it (another person, a thing,
   another part of the own body, or the own body's near side), 0 only outside the image
   (x and y are then 0, as in COCO).
-- `bbox`: around the whole person, hidden parts included, clipped to the image.
+- `bbox`: around the whole person within the image, hidden parts included; x and y are
+  the first column and row, as COCO's tools have it.
 - `segmentation`: the visible pixels, COCO run lengths.
 - `area`: the whole silhouette within the image, hidden pixels included. OKS measures
   errors relative to sqrt(area); with COCO's visible area a half hidden person would
@@ -15,174 +16,48 @@ Scene i of a seed is always the same bytes. Labels are those of a perfect annota
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, cast
 
-import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from occjax import skeletons
-from occjax.data import convert, figure, flesh, paint, palette, scenery, staging
+from occjax.data import convert, figure, staging
+from occjax.data.render import Scene, render
 from occjax.errors import UserError
 
 # Mean over images of the largest box IoU between two people.
 OVERLAPS = {"crowdpose": 0.29, "ochuman": 0.67}
-_ATTEMPTS = 60
-_MIN_JOINTS = 7  # within the image
-_MIN_VISIBLE_JOINTS = 2
-_MIN_VISIBLE = 0.1  # share of the silhouette
-_MIN_AREA = 0.002  # visible share of the image
-
-
-class Scene(NamedTuple):
-    """One rendered scene with all that is known about it."""
-
-    image: np.ndarray  # [H, W, 3] uint8, RGB
-    instances: np.ndarray  # [H, W] int32: 0 backdrop, person p is p + 1, things < 0
-    pieces: np.ndarray  # [H, W] int32: index of the piece seen, -1 none
-    joints: np.ndarray  # [P, 19, 3] x, y, v in the order of figure.JOINTS
-    depth: np.ndarray  # [P, 19] depth of the joints, pixels
-    carries: np.ndarray  # [pieces, 19] bool, joints that a piece shows
-    silhouettes: np.ndarray  # [P, H, W] bool, hidden parts included
-
-
-def _visibility(
-    cast: flesh.Cast, numbers: np.ndarray, owner: np.ndarray, size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """v [P, 19] of each joint, and what each of the pieces carries [pieces, 19].
-
-    Args:
-        numbers: [H, W] index of the piece seen, -1 none.
-        owner: [pieces].
-    """
-    people = len(cast.scale)
-    worn = cast.present
-    carries = np.zeros((len(owner), figure.NUM_JOINTS), bool)
-    limit = np.zeros(len(owner))
-    mine = owner > 0
-    carries[mine] = np.broadcast_to(flesh.CARRIES, (people, *flesh.CARRIES.shape))[worn]
-    limit[mine] = cast.limit[worn]
-    nearest = np.rint(cast.joints[..., :2]).astype(int)
-    x, y = nearest[..., 0], nearest[..., 1]
-    inside = (x >= 0) & (y >= 0) & (x < size[1]) & (y < size[0])
-    piece = numbers[np.where(inside, y, 0), np.where(inside, x, 0)]
-    person = np.arange(people)[:, None]
-    shown = (piece >= 0) & (owner[piece] == person + 1)
-    shown &= carries[piece, np.arange(figure.NUM_JOINTS)]
-    shown &= cast.joints[..., 2] <= limit[piece]
-    return np.where(inside, np.where(shown, 2, 1), 0), carries
-
-
-def _draw_things(rng, colors, ground: np.ndarray, cast: flesh.Cast, number: int):
-    """Objects before and between the people."""
-    who = rng.integers(len(ground), size=number)
-    shift = rng.uniform(-0.3, 0.3, (number, 2)) * (1.0, 0.15)
-    spots = ground[who].copy()
-    spots[:, :2] += (shift + (0.0, 0.04)) * cast.scale[who, None]
-    nearest = cast.depth.min()
-    between = rng.uniform(size=number) < 0.3
-    depths = np.where(between, spots[:, 2] - 0.2 * cast.scale[who], nearest - 1.0)
-    depths = depths - 0.1 * np.arange(number)
-    spots = np.stack([spots[:, 0], spots[:, 1], cast.scale[who]], axis=1)
-    return scenery.objects(rng, colors, spots, depths)
-
-
-def _acceptable(masks: np.ndarray, instances: np.ndarray, visibility: np.ndarray) -> bool:
-    """Whether every person can be seen well enough to be asked for."""
-    people = len(masks)
-    visible = np.bincount(np.maximum(instances, 0).reshape(-1), minlength=people + 1)[1:]
-    whole = masks.reshape(people, -1).sum(axis=1, dtype=np.int64)
-    v = visibility[:, :17]
-    return bool(
-        np.all(visible >= _MIN_VISIBLE * whole)
-        and np.all(visible >= _MIN_AREA * instances.size)
-        and np.all((v > 0).sum(axis=1) >= _MIN_JOINTS)
-        and np.all((v == 2).sum(axis=1) >= _MIN_VISIBLE_JOINTS)
-    )
-
-
-def render(
-    rng: np.random.Generator,
-    colors: np.random.Generator,
-    request: staging.Request,
-    things: int,
-) -> Scene:
-    """Renders one scene.
-
-    Args:
-        rng: decides everything but colours and textures.
-        colors: decides colours and textures, and no label.
-        request: people, overlap and sizes.
-        things: how many objects stand before or between the people.
-
-    Raises:
-        UserError: no arrangement shows everybody well enough.
-    """
-    size = request.size
-    behind = scenery.backdrop(rng, colors, size)
-    clutter = scenery.clutter(rng, colors, size)
-    light = np.array([*rng.uniform((-0.3, -0.25), (0.3, 0.02)), 0.42])
-    for _ in range(_ATTEMPTS):
-        cast, ground = staging.stage(rng, request)
-        groups = [clutter, flesh.dress(cast, *palette.wardrobe(colors, request.people))]
-        if things:
-            groups.append(_draw_things(rng, colors, ground, cast, things))
-        pieces = paint.concatenate(groups)
-        polygons = paint.hulls(pieces.discs)
-        seen = paint.cover(polygons, pieces.depth, size)
-        numbers = paint.centre(seen).astype(np.intp) - 1
-        instances = np.append(pieces.owner, 0).astype(np.int32)[numbers]
-        visibility, carries = _visibility(cast, numbers, pieces.owner, size)
-        masks = paint.silhouettes(polygons, pieces.owner, request.people, size)
-        if _acceptable(masks, instances, visibility):
-            break
-    else:
-        raise UserError(
-            f"crowd: {request.people} people of height {request.height} px with overlap "
-            f"{request.overlap:.2f} cannot all be seen in {size[1]} x {size[0]} px; "
-            "ask for fewer, smaller or less overlapping people."
-        )
-    image = paint.paint(pieces, seen, behind, light)
-    grain = np.frombuffer(rng.bytes(image.size), np.uint8).reshape(image.shape) & 15
-    image = cv2.subtract(cv2.add(image, grain), (8, 8, 8, 0))
-    joints = np.concatenate([cast.joints[..., :2], visibility[..., None]], axis=-1)
-    joints[visibility == 0] = 0.0
-    return Scene(
-        image=image,
-        instances=instances,
-        pieces=numbers,
-        joints=joints.astype(np.float32),
-        depth=cast.joints[..., 2],
-        carries=carries,
-        silhouettes=masks.astype(bool),
-    )
 
 
 def crowd_index(joints: np.ndarray, boxes: np.ndarray) -> float:
     """CrowdPose's measure of crowding (Li et al. 2019, equation 1).
 
     Args:
-        joints: [P, J, 3]; boxes: [P, 4] x, y, width, height.
+        joints: [P, J, 3] x, y, visibility.
+        boxes: [P, 4] x, y, width, height.
 
     Returns:
         The mean over people of: labelled joints of others inside the person's box,
-        divided by the person's own.
+        divided by the person's own there.
     """
     labelled = joints[..., 2] > 0
     at = joints[None, :, :, :2]  # [1, P, J, 2]
-    low, high = boxes[:, None, None, :2], boxes[:, None, None, :2] + boxes[:, None, None, 2:]
+    low, high = (
+        boxes[:, None, None, :2],
+        boxes[:, None, None, :2] + boxes[:, None, None, 2:],
+    )
     inside = (np.all((at >= low) & (at <= high), axis=-1) & labelled).sum(axis=-1)
     own = np.diagonal(inside)
     return float(np.mean((inside.sum(axis=1) - own) / np.maximum(own, 1)))
 
 
-def _boxes(masks: np.ndarray) -> np.ndarray:
-    """Boxes [P, 4] x, y, width, height of masks [P, H, W]; pixel edges at -0.5."""
-    boxes = []
-    for mask in masks:
-        x, y = (np.flatnonzero(mask.any(axis=axis)) for axis in (0, 1))
-        boxes.append((x[0], y[0], x[-1] - x[0] + 1, y[-1] - y[0] + 1))
-    return np.array(boxes, np.float32) - np.array([0.5, 0.5, 0, 0], np.float32)
+def _measure(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[bytes]]:
+    """Boxes [P, 4] and areas [P] of masks [H, W, P], and their run lengths."""
+    codes = cast(Any, coco_mask.encode(np.asfortranarray(masks, np.uint8)))
+    counts = [code["counts"] for code in codes]
+    boxes = np.asarray(coco_mask.toBbox(codes), np.float32)
+    return boxes, np.asarray(coco_mask.area(codes), np.float32), counts
 
 
 class Crowd:
@@ -251,7 +126,9 @@ class Crowd:
         }
         for expected, met in checks.items():
             if not met:
-                raise UserError(f"crowd.{expected}; got {expected.split(',')[0]} out of that range.")
+                raise UserError(
+                    f"crowd.{expected}; got {expected.split(',')[0]} out of that range."
+                )
 
     @property
     def max_persons(self) -> int:
@@ -292,11 +169,10 @@ class Crowd:
         """The record of scene `index`: image as uint8 array, persons as arrays."""
         scene = self.scene(index)
         people = len(scene.joints)
-        boxes = _boxes(scene.silhouettes)
-        joints = convert.reorder(scene.joints, figure.JOINTS, self.skeleton.joints)
         visible = scene.instances[..., None] == np.arange(1, people + 1)
-        encoded = coco_mask.encode(np.asfortranarray(visible, np.uint8))
-        area = scene.silhouettes.reshape(people, -1).sum(axis=1)
+        shapes = np.moveaxis(scene.silhouettes, 0, -1)
+        boxes, area, _ = _measure(shapes)
+        joints = convert.reorder(scene.joints, figure.JOINTS, self.skeleton.joints)
         return {
             "image": scene.image,
             "image_id": index,
@@ -309,10 +185,10 @@ class Crowd:
                 "id": index * self.max_persons + np.arange(1, people + 1),
                 "bbox": boxes,
                 "joints": joints,
-                "area": area.astype(np.float32),
+                "area": area,
                 "is_crowd": np.zeros(people, bool),
                 "is_target": np.ones(people, bool),
-                "segmentation": [code["counts"] for code in encoded],
+                "segmentation": _measure(visible)[2],
                 "head_size": np.zeros(people, np.float32),
             },
         }

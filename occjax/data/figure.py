@@ -25,7 +25,7 @@ PELVIS, CHEST, SKULL = 0, 1, 2  # frames
 FACE = np.array(
     [
         (0.0, -0.28, 1.08),
-        *((0.37, 0.04, 0.88), (-0.37, 0.04, 0.88)),
+        *((0.37, 0.04, 0.81), (-0.37, 0.04, 0.81)),
         *((0.98, -0.1, -0.05), (-0.98, -0.1, -0.05)),
         (0.0, 1.05, 0.0),
     ]
@@ -99,9 +99,7 @@ POSES = {
     "bend": (1.0, _BENT, _DANGLE, _DANGLE, _STRAIGHT, _WIDE),
     "crouch": (0.7, _FORWARD, _LAP, _FORTH, _SQUAT, _SQUAT),
 }
-_ODDS = np.array([row[0] for row in POSES.values()]) / sum(
-    row[0] for row in POSES.values()
-)
+_ODDS = np.cumsum([row[0] for row in POSES.values()])
 _RANGES = np.array([sum(row[1:], ()) for row in POSES.values()], float)  # [poses, A, 2]
 
 
@@ -166,15 +164,15 @@ def sample_build(rng: np.random.Generator, count: int) -> Build:
     )
 
 
-def sample_angles(
-    rng: np.random.Generator, count: int, calm: np.ndarray
-) -> np.ndarray:
+def sample_angles(rng: np.random.Generator, count: int, calm: np.ndarray) -> np.ndarray:
     """Draws `count` poses [count, 21] in degrees, all of them within LIMITS.
 
     Args:
+        rng: decides everything.
+        count: N.
         calm: [count] bool, who just stands (and has the arms free).
     """
-    kind = rng.choice(len(POSES), size=count, p=_ODDS)
+    kind = np.searchsorted(_ODDS, rng.uniform(size=count) * _ODDS[-1])
     ranges = _RANGES[np.where(calm, 0, kind)]
     low, high = ranges[..., 0], ranges[..., 1]
     angles = low + (high - low) * rng.uniform(size=low.shape)
@@ -186,31 +184,35 @@ def sample_angles(
 def mirror_angles(angles: np.ndarray) -> np.ndarray:
     """The pose [N, 21] seen in a mirror: sides swapped, turns to the other side."""
     trunk = angles[:, :5] * (1.0, -1.0, -1.0, -1.0, 1.0)
-    return np.concatenate([trunk, angles[:, 5:].reshape(-1, 4, 4)[:, [1, 0, 3, 2]].reshape(-1, 16)], axis=1)
-
-
-def _turn(a: np.ndarray, b: np.ndarray, angle: np.ndarray) -> tuple:
-    """Rotates orthogonal a [N, 3] towards b by angle [N], and b along with it."""
-    c, s = np.cos(angle)[:, None], np.sin(angle)[:, None]
-    return a * c + b * s, b * c - a * s
+    return np.concatenate(
+        [trunk, angles[:, 5:].reshape(-1, 4, 4)[:, [1, 0, 3, 2]].reshape(-1, 16)],
+        axis=1,
+    )
 
 
 def _frames(trunk: np.ndarray, yaw: np.ndarray) -> np.ndarray:
     """Frames [N, 3, 3, 3] of pelvis, chest and skull from trunk angles in radians."""
     bend, lean, twist, look, nod = trunk.T
-    left, up, front = (np.tile(row, (len(yaw), 1)) for row in np.diag([1.0, -1, -1]))
-    front, left = _turn(front, left, yaw)
-    up, left = _turn(up, left, lean * 0.5)
-    pelvis = left, up, front
-    up, left = _turn(up, left, lean * 0.5)
-    up, front = _turn(up, front, bend)
-    front, left = _turn(front, left, twist)
-    chest = left, up, front
-    front, left = _turn(front, left, look)
-    # A bent trunk goes with a raised face: people look where they go.
-    up, front = _turn(up, front, nod - 0.45 * bend)
-    skull = left, up, front
-    return np.stack([np.stack(f, axis=1) for f in (pelvis, chest, skull)], axis=1)
+    # People who bend raise the face: they look where they go.
+    turns = np.stack([yaw, 0.5 * lean, bend, twist, look, nod - 0.45 * bend])
+    cos, sin = np.cos(turns)[..., None], np.sin(turns)[..., None]
+
+    def turn(a, b, number):  # rotates a towards b, and b along with it
+        c, s = cos[number], sin[number]
+        return a * c + b * s, b * c - a * s
+
+    left, up, front = np.diag([1.0, -1.0, -1.0])[:, None]
+    front, left = turn(front, left, 0)
+    up, left = turn(up, left, 1)
+    frames = [left, up + np.zeros_like(left), front]
+    up, left = turn(up, left, 1)
+    up, front = turn(up, front, 2)
+    front, left = turn(front, left, 3)
+    frames += [left, up, front]
+    front, left = turn(front, left, 4)
+    up, front = turn(up, front, 5)
+    frames += [left, up, front]
+    return np.stack(frames, axis=1).reshape(-1, 3, 3, 3)
 
 
 def _limbs(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -237,6 +239,7 @@ def pose(build: Build, angles: np.ndarray, yaw: np.ndarray) -> Figures:
     """Forward kinematics.
 
     Args:
+        build: of N people.
         angles: [N, 21] degrees, as sample_angles draws them.
         yaw: [N] radians; 0 faces the camera, pi / 2 faces right in the image.
     """
@@ -253,8 +256,12 @@ def pose(build: Build, angles: np.ndarray, yaw: np.ndarray) -> Figures:
     legs = (HIPS, KNEES, ANKLES, build.thigh, build.shank, pelvis, 2)
     for root, middle, end, upper, lower, frame, row in (chains, legs):
         rows = slice(row, row + 2)
-        joints[:, middle] = joints[:, root] + upper[:, None, None] * (first[:, rows] @ frame)
-        joints[:, end] = joints[:, middle] + lower[:, None, None] * (second[:, rows] @ frame)
+        joints[:, middle] = joints[:, root] + upper[:, None, None] * (
+            first[:, rows] @ frame
+        )
+        joints[:, end] = joints[:, middle] + lower[:, None, None] * (
+            second[:, rows] @ frame
+        )
     toes = joints[:, ANKLES] + 0.085 * (foot[:, 2:] + 0.35 * second[:, 2:]) @ pelvis
     skull = frames[:, SKULL]
     joints[:, _FACE_JOINTS] = _skull(build, joints, frames)[:, None] + build.skull[
@@ -278,6 +285,7 @@ def reach(figures: Figures, targets: np.ndarray, use: np.ndarray) -> Figures:
     """Moves hands to targets, as far as the arms reach (two-bone inverse kinematics).
 
     Args:
+        figures: N people.
         targets: [N, 2, 3] where left and right wrist shall be.
         use: [N, 2] bool, which arms reach; the others stay.
     """
@@ -319,4 +327,14 @@ def extent(figures: Figures) -> np.ndarray:
 
 
 # Flesh about the 19 joints, toes and hands, in statures.
-_FLESH = np.array([0.0] * 5 + [0.04] * 2 + [0.03] * 2 + [0.02] * 2 + [0.058] * 2 + [0.04] * 2 + [0.026] * 2 + [0.01, 0.03] + [0.02] * 4)
+_FLESH = np.array(
+    [0.0] * 5
+    + [0.04] * 2
+    + [0.03] * 2
+    + [0.02] * 2
+    + [0.058] * 2
+    + [0.04] * 2
+    + [0.026] * 2
+    + [0.01, 0.03]
+    + [0.02] * 4
+)

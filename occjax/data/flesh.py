@@ -31,8 +31,8 @@ _HEAD = {
     "brow_left_out": ((0.58, 0.27, 0.8), 0.06),
     "brow_right_in": ((-0.18, 0.3, 0.93), 0.06),
     "brow_right_out": ((-0.58, 0.27, 0.8), 0.06),
-    "pupil_left": ((0.36, 0.03, 1.0), 0.12),
-    "pupil_right": ((-0.36, 0.03, 1.0), 0.12),
+    "pupil_left": ((0.37, 0.03, 0.93), 0.115),
+    "pupil_right": ((-0.37, 0.03, 0.93), 0.115),
 }
 _CHEST = {
     "tie_knot": ((0.0, -0.015, 0.058), 0.009),
@@ -53,7 +53,7 @@ _CHEST = {
 # Radii about joints and about points between them, in statures of an average build.
 _JOINT_RADII = {
     "nose": 0.15,  # the face in skull radii
-    **dict.fromkeys(("left_eye", "right_eye"), 0.2),
+    **dict.fromkeys(("left_eye", "right_eye"), 0.19),
     **dict.fromkeys(("left_ear", "right_ear"), 0.24),
     "head": 0.05,
     **dict.fromkeys(("left_shoulder", "right_shoulder"), 0.04),
@@ -86,10 +86,7 @@ _RADII = np.array(
     ]
 )
 _IN_SKULLS = np.array(
-    [
-        name in _HEAD or name == "skull" or (INDEX.get(name, 9) < 5)
-        for name in LANDMARKS
-    ]
+    [name in _HEAD or name == "skull" or (INDEX.get(name, 9) < 5) for name in LANDMARKS]
 )
 _HEAD_AT = np.array([place for place, _ in _HEAD.values()])
 _CHEST_AT = np.array([place for place, _ in _CHEST.values()])
@@ -124,25 +121,46 @@ _TRUNK = ("left_shoulder", "right_shoulder", "left_hip", "right_hip", "neck")
 _CHEST_DISCS = ("belly_left", "belly_right", "breast_left", "breast_right")
 _PACK = ("pack_left_low", "pack_right_low", "pack_left", "pack_right")
 PIECES: dict[str, _Row] = {
-    **_sides("arm", _Row(("left_shoulder", "left_elbow"), SLEEVE,
-                         ("left_shoulder", "left_elbow"), 0.02)),
-    **_sides("forearm", _Row(("left_elbow", "left_wrist"), CUFF,
-                             ("left_elbow", "left_wrist"), 0.022)),
+    **_sides(
+        "arm",
+        _Row(
+            ("left_shoulder", "left_elbow"),
+            SLEEVE,
+            ("left_shoulder", "left_elbow"),
+            0.02,
+        ),
+    ),
+    **_sides(
+        "forearm",
+        _Row(("left_elbow", "left_wrist"), CUFF, ("left_elbow", "left_wrist"), 0.022),
+    ),
     **_sides("hand", _Row(("left_wrist", "hand_left"), SKIN, ("left_wrist",), 0.021)),
-    **_sides("thigh", _Row(("left_hip", "left_knee"), BOTTOM,
-                           ("left_hip", "left_knee"))),
-    **_sides("shank", _Row(("left_knee", "left_ankle"), TROUSER,
-                           ("left_knee", "left_ankle"), -0.004)),
+    **_sides(
+        "thigh", _Row(("left_hip", "left_knee"), BOTTOM, ("left_hip", "left_knee"))
+    ),
+    **_sides(
+        "shank",
+        _Row(("left_knee", "left_ankle"), TROUSER, ("left_knee", "left_ankle"), -0.004),
+    ),
     **_sides("foot", _Row(("heel_left", "toe_left"), SHOES, ("left_ankle",), 0.002)),
     "chest": _Row(_CHEST_DISCS, TOP, _TRUNK, 0.012),
-    "hips": _Row(("left_hip", "right_hip", "waist_left", "waist_right"), BOTTOM,
-                 ("left_hip", "right_hip"), 0.008),
-    "skirt": _Row(("hem_left", "hem_right", "waist_left", "waist_right"), EXTRA,
-                  ("left_hip", "right_hip"), 0.03, "skirt"),
+    "hips": _Row(
+        ("left_hip", "right_hip", "waist_left", "waist_right"),
+        BOTTOM,
+        ("left_hip", "right_hip"),
+        0.008,
+    ),
+    "skirt": _Row(
+        ("hem_left", "hem_right", "waist_left", "waist_right"),
+        EXTRA,
+        ("left_hip", "right_hip"),
+        0.03,
+        "skirt",
+    ),
     "neck": _Row(("neck", "throat"), SKIN, ("neck",), 0.0),
     "head": _Row(("chin", "skull"), FACE, (*_FACE_JOINTS, "head"), 0.0),
     "crown": _Row(("crown",), HAIR, ("head",), -0.004, "hair"),
-    "long hair": _Row(("nape", "crown"), HAIR, ("head",), -0.006, "long hair"),
+    "long hair": _Row(("nape", "crown"), HAIR, ("head",), 0.012, "long hair"),
     "tail": _Row(("tail_tip", "tail_root"), HAIR, (), 0.0, "tail"),
     "bun": _Row(("bun",), HAIR, ("head",), 0.0, "bun"),
     "hat": _Row(("hat_left", "hat_right", "hat_top"), EXTRA, ("head",), 0.045, "hat"),
@@ -153,7 +171,9 @@ PIECES: dict[str, _Row] = {
     **_sides("brow", _Row(("brow_left_in", "brow_left_out"), HAIR, _FACE_JOINTS, 0.0)),
     "nose": _Row(("bridge", "nose"), NOSE, _FACE_JOINTS, 0.0),
     "mouth": _Row(("mouth_left", "mouth_right"), LIP, _FACE_JOINTS, 0.0),
-    "collar": _Row(("collar_tip", "collar_left", "collar_right"), SKIN, ("neck",), 0.01),
+    "collar": _Row(
+        ("collar_tip", "collar_left", "collar_right"), SKIN, ("neck",), 0.01
+    ),
     "tie": _Row(("tie_tip", "tie_knot"), EXTRA, ("neck",), 0.012, "tie"),
     "badge": _Row(("badge",), WHITE, (), 0.012, "badge"),
     "pack": _Row(_PACK, EXTRA, (), 0.012, "pack"),
@@ -183,10 +203,7 @@ CARRIES = np.array(
     [[name in row.carries for name in figure.JOINTS] for row in _ROWS]
 )  # [M, 19]
 _RELIEF = np.array(
-    [
-        paint.FLAT if row.slot in (WHITE, DARK, LIP) else paint.CYLINDER
-        for row in _ROWS
-    ]
+    [paint.FLAT if row.slot in (WHITE, DARK, LIP) else paint.CYLINDER for row in _ROWS]
 )
 _RELIEF[NAMES.index("head")] = paint.BALL
 _TORSO = np.array([name in ("chest", "hips", "skirt") for name in NAMES])
@@ -219,7 +236,9 @@ def landmarks(figures: Figures) -> tuple[np.ndarray, np.ndarray]:
     wrists, ankles = joints[:, figure.WRISTS], joints[:, figure.ANKLES]
     forearm = wrists - joints[:, figure.ELBOWS]
     hands = wrists + 0.05 * forearm / build.forearm[:, None, None]
-    heels = ankles + 0.015 * (ankles - joints[:, figure.KNEES]) / build.shank[:, None, None]
+    heels = (
+        ankles + 0.015 * (ankles - joints[:, figure.KNEES]) / build.shank[:, None, None]
+    )
     neck, left, up = joints[:, None, figure.NECK], chest[:, None, 0], chest[:, None, 1]
     torso = build.torso[:, None, None]
     width = build.hips[:, None, None] * side
@@ -232,7 +251,9 @@ def landmarks(figures: Figures) -> tuple[np.ndarray, np.ndarray]:
     size = build.skull[:, None, None]
     throat = 0.45 * neck + 0.55 * skull
     face = skull + size * (_HEAD_AT @ frames[:, SKULL])
-    thick = np.stack([build.shoulders / 0.112, np.ones_like(size[:, 0, 0]), build.girth], -1)
+    thick = np.stack(
+        [build.shoulders / 0.112, np.ones_like(size[:, 0, 0]), build.girth], -1
+    )
     front = neck + (_CHEST_AT * thick[:, None]) @ chest
     between = (hands, figures.toes, heels, waist, breast, belly, hem, skull, throat)
     points = np.concatenate([joints, *between, face, front], axis=1)
@@ -252,10 +273,13 @@ class Cast(NamedTuple):
     scale: np.ndarray  # [P] pixels per stature
 
 
-def place(figures: Figures, wear: np.ndarray, origin: np.ndarray, scale: np.ndarray) -> Cast:
+def place(
+    figures: Figures, wear: np.ndarray, origin: np.ndarray, scale: np.ndarray
+) -> Cast:
     """Sets people into the image.
 
     Args:
+        figures: P people.
         wear: [P, wearables] bool.
         origin: [P, 3] x, y, depth of the pelvis in pixels.
         scale: [P] pixels per stature.
@@ -263,6 +287,11 @@ def place(figures: Figures, wear: np.ndarray, origin: np.ndarray, scale: np.ndar
     points, radii = landmarks(figures)
     points = points * scale[:, None, None] + origin[:, None]
     radii = np.maximum(radii * scale[:, None], MIN_RADIUS)
+    # The top of the head is a joint too, so it lies that far inside the skull.
+    skull_radius = radii[:, _AT["skull"], None]
+    height = skull_radius - np.maximum(0.1 * skull_radius, MIN_RADIUS)
+    top = points[:, _AT["skull"]] + height * figures.frames[:, SKULL, 1]
+    points[:, figure.HEAD] = top
     discs = np.concatenate([points[..., :2], radii[..., None]], axis=-1)[:, _DISCS]
     mean = points[:, _DISCS, 2].mean(axis=2)  # [P, M]
     depth = mean - _BIAS * scale[:, None]
@@ -276,8 +305,12 @@ def place(figures: Figures, wear: np.ndarray, origin: np.ndarray, scale: np.ndar
     present &= facing[:, None] | ~_STITCHED
     _, up, front = np.moveaxis(figures.frames[:, SKULL], 1, 0)
     bald = ~wear[:, WEARABLES.index("hair")]
-    cap = np.concatenate([0.75 * up - 0.66 * front, np.where(bald, 2.0, 0.16)[:, None]], 1)
-    return Cast(points[:, : figure.NUM_JOINTS], discs, depth, limit, present, cap, scale)
+    cap = np.concatenate(
+        [0.75 * up - 0.66 * front, np.where(bald, 2.0, 0.16)[:, None]], 1
+    )
+    return Cast(
+        points[:, : figure.NUM_JOINTS], discs, depth, limit, present, cap, scale
+    )
 
 
 def dress(cast: Cast) -> paint.Pieces:
@@ -285,7 +318,9 @@ def dress(cast: Cast) -> paint.Pieces:
     worn = cast.present
     person = np.broadcast_to(np.arange(len(cast.scale))[:, None], worn.shape)[worn]
     kind = np.broadcast_to(np.arange(len(NAMES)), worn.shape)[worn]
-    cap = np.where((_RELIEF[kind] == paint.BALL)[:, None], cast.cap[person], paint.NO_CAP)
+    cap = np.where(
+        (_RELIEF[kind] == paint.BALL)[:, None], cast.cap[person], paint.NO_CAP
+    )
     return paint.Pieces(
         discs=cast.discs[worn],
         depth=cast.depth[worn],

@@ -1,7 +1,7 @@
 """Somebody's own pictures as a source: files without labels."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -47,7 +47,7 @@ class Folder:
     name = "pictures"
     max_persons = 0
 
-    def __init__(self, paths: Sequence[pathlib.Path], skeleton: Skeleton):
+    def __init__(self, paths: Iterable[pathlib.Path], skeleton: Skeleton):
         """Opens every file once, to learn its size and whether it can be read."""
         self.skeleton = skeleton
         self.paths: list[pathlib.Path] = []

@@ -53,11 +53,6 @@ def concatenate(groups: list[Pieces]) -> Pieces:
     return Pieces(*(np.concatenate(fields) for fields in zip(*groups, strict=True)))
 
 
-def stack_fabrics(groups: list[Fabrics]) -> Fabrics:
-    """All rows of several tables."""
-    return Fabrics(*(np.concatenate(fields) for fields in zip(*groups, strict=True)))
-
-
 def hulls(discs: np.ndarray) -> np.ndarray:
     """Corners [N, 20, 2] of the convex hulls of discs [N, 4, 3]."""
     flat = discs.reshape(-1, 3)
@@ -67,9 +62,7 @@ def hulls(discs: np.ndarray) -> np.ndarray:
     return chosen[..., :2] + chosen[..., 2:] * _DIRECTIONS.T
 
 
-def cover(
-    polygons: np.ndarray, depth: np.ndarray, size: tuple[int, int]
-) -> np.ndarray:
+def cover(polygons: np.ndarray, depth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Numbers of the pieces seen, painted from far to near.
 
     Args:
@@ -111,17 +104,17 @@ def centre(seen: np.ndarray) -> np.ndarray:
 
 def _table(pieces: Pieces, fabrics: Fabrics, light: np.ndarray) -> np.ndarray:
     """What shading needs to know of each piece, [20, N] float32."""
-    start = 0.5 * (pieces.discs[:, 0, :2] + pieces.discs[:, 1, :2])
-    axis = 0.5 * (pieces.discs[:, 2, :2] + pieces.discs[:, 3, :2]) - start
+    end = 0.5 * (pieces.discs[:, 2, :2] + pieces.discs[:, 3, :2])
+    axis = end - 0.5 * (pieces.discs[:, 0, :2] + pieces.discs[:, 1, :2])
     length = np.sqrt((axis**2).sum(axis=1, keepdims=True))
     axis = np.where(length < 1e-3, (0.0, -1.0), axis / np.maximum(length, 1e-3))
     across = axis[:, ::-1] * (-1.0, 1.0)
-    offset = pieces.discs[..., :2] - start[:, None]  # [N, 4, 2]
+    offset = pieces.discs[..., :2] - end[:, None]  # [N, 4, 2]
     half = np.abs((offset * across[:, None]).sum(-1)) + pieces.discs[..., 2]
     cloth = fabrics.color, fabrics.second, fabrics.pattern, fabrics.phase
     color, second, pattern, phase = (field[pieces.fabric] for field in cloth)
     columns = (
-        *(start, axis, 1.0 / np.maximum(half.max(axis=1), 0.5)),
+        *(end, axis, 1.0 / np.maximum(half.max(axis=1), 0.5)),
         *(across @ light[:2], axis @ light[:2]),
         *(pattern, fabrics.wave[pieces.fabric] / pieces.unit),
         *(phase, fabrics.duty[pieces.fabric]),
@@ -153,8 +146,11 @@ def shade(
     """Colours of samples.
 
     Args:
+        pieces: N of them.
+        fabrics: what they are made of.
         ids: [M] intp, index of the piece seen at each sample.
-        x, y: [M] float32, where the samples lie.
+        x: [M] float32, where the samples lie.
+        y: [M] float32.
         light: [3] strength of light from the right, from below, from the camera.
 
     Returns:
@@ -174,12 +170,16 @@ def shade(
     glow[relief == FLAT] = 1.0
     ball = np.flatnonzero(relief == BALL)
     if len(ball):
-        share[ball], light_on = _ball(pieces.cap, ids[ball], rows[:7, ball], u[ball], n[ball])
+        share[ball], light_on = _ball(
+            pieces.cap, ids[ball], rows[:7, ball], u[ball], n[ball]
+        )
         glow[ball] = ambient + light_on[0] + frontal * light_on[1]
     return (rows[14:17] + rows[17:20] * share) * glow
 
 
-def _ball(cap: np.ndarray, ids: np.ndarray, rows: np.ndarray, u: np.ndarray, n: np.ndarray):
+def _ball(
+    cap: np.ndarray, ids: np.ndarray, rows: np.ndarray, u: np.ndarray, n: np.ndarray
+):
     """Share of the second colour on balls; light from the side and from the front."""
     _, _, ax, ay, inverse, lit, lit_along = rows
     m = np.clip(u * inverse, -1.0, 1.0)
@@ -201,6 +201,8 @@ def paint(
     """The image [height, width, 3] uint8.
 
     Args:
+        pieces: all of the scene.
+        fabrics: what they are made of.
         seen: what `cover` returned.
         backdrop: [height, width, 3] uint8, seen where no piece is.
         light: see shade.

@@ -36,6 +36,12 @@ def cloth(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return from_hsv(hue, saturation, 0.16 + 0.8 * value)
 
 
+def muted(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Colours of walls and floors [count, 3]: rather grey, of any brightness."""
+    hue, saturation, value = rng.uniform((0, 0.04, 0.25), (1, 0.42, 0.95), (count, 3)).T
+    return from_hsv(hue, saturation, value)
+
+
 # Strength of hoops, stripes and dots: plain, hoops, stripes, dots, plaid.
 _KINDS = np.array(
     [
@@ -45,8 +51,7 @@ _KINDS = np.array(
 )
 
 
-def fabrics(rng: np.random.Generator, count: int) -> paint.Fabrics:
-    """Random cloths, waves in periods per stature."""
+def _cloths(rng: np.random.Generator, count: int) -> paint.Fabrics:
     colors = cloth(rng, (2, count))
     wave, duty, *phase = rng.uniform(size=(4, count))
     return paint.Fabrics(
@@ -59,20 +64,34 @@ def fabrics(rng: np.random.Generator, count: int) -> paint.Fabrics:
     )
 
 
-def foliage(rng: np.random.Generator, count: int) -> paint.Fabrics:
-    """Plain greens."""
-    low, high = (0.2, 0.4, 0.35), (0.4, 0.85, 0.75)
-    greens = from_hsv(*rng.uniform(low, high, (count, 3)).T)
-    rows = fabrics(rng, count)
-    return rows._replace(color=greens, pattern=np.zeros((count, 3)))
+def fabrics(
+    rng: np.random.Generator, people: int, things: int, others: int
+) -> paint.Fabrics:
+    """All materials of a scene, waves in periods per stature.
+
+    Rows: NUM_SLOTS for each person, two for each thing (the second for its leaves),
+    then the others.
+    """
+    clothes, leaves = people * flesh.NUM_SLOTS, people * flesh.NUM_SLOTS + 2 * things
+    rows = _cloths(rng, leaves + others)
+    foliage = slice(clothes + 1, leaves, 2)
+    hue, saturation, value = rng.uniform(
+        (0.2, 0.4, 0.35), (0.4, 0.85, 0.75), (things, 3)
+    ).T
+    rows.color[foliage] = from_hsv(hue, saturation, value)
+    rows.pattern[foliage] = 0.0
+    source = _dress(rng, rows, people)
+    for field in rows:
+        field[:clothes] = field[source]
+    return rows
 
 
-def wardrobe(rng: np.random.Generator, count: int) -> paint.Fabrics:
-    """Clothes, skin and hair of `count` people, NUM_SLOTS rows each."""
+def _dress(rng: np.random.Generator, rows: paint.Fabrics, count: int) -> np.ndarray:
+    """Gives `count` people skin and hair; returns the row that each slot takes."""
     slots = flesh.NUM_SLOTS
-    rows = fabrics(rng, count * slots)
     color, second, pattern = (
-        field.reshape(count, slots, 3) for field in (rows.color, rows.second, rows.pattern)
+        field[: count * slots].reshape(count, slots, 3)
+        for field in (rows.color, rows.second, rows.pattern)
     )
     tone = rng.uniform(0.0, len(_SKINS) - 1.001, count)
     low = tone.astype(int)
@@ -91,5 +110,4 @@ def wardrobe(rng: np.random.Generator, count: int) -> paint.Fabrics:
     source[:, flesh.SLEEVE] = np.where(sleeves > 0, flesh.TOP, flesh.SKIN)
     source[:, flesh.CUFF] = np.where(sleeves > 1, flesh.TOP, flesh.SKIN)
     source[:, flesh.TROUSER] = np.where(legs, flesh.BOTTOM, flesh.SKIN)
-    source += slots * np.arange(count)[:, None]
-    return paint.Fabrics(*(field[source.reshape(-1)] for field in rows))
+    return (source + slots * np.arange(count)[:, None]).reshape(-1)

@@ -4,6 +4,8 @@ Everything here runs on the host in threads, ships uint8 images and coordinates,
 never asks for jax: targets are made on the device.
 """
 
+import functools
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -51,23 +53,27 @@ def train_batches(
     import grain
 
     local = _share(batch_size, process_count)
+    if source.max_persons > data["max_persons"]:
+        raise UserError(
+            f"{source.name} has images with {source.max_persons} labelled people, "
+            f"data.max_persons is {data['max_persons']}."
+        )
     view = augment.TrainView(
         size=int(data["size"]),
         max_persons=int(data["max_persons"]),
         skeleton=source.skeleton,
         **_options(data["augment"]),
     )
+    chosen = _chosen(source, int(data.get("min_joints", 0)))
     # Order, repetition and random numbers come before the split among processes,
     # so that they belong to the batch and not to whoever makes it.
     examples = (
-        grain.MapDataset.source(_chosen(source, int(data.get("min_joints", 0))))
+        grain.MapDataset.source(Shuffled(chosen, seed))
         .seed(seed)
-        .shuffle()
-        .repeat()
         .map(source.__getitem__)
         .random_map(view.random_map)
     )
-    batches = examples.batch(local, batch_fn=stack)
+    batches = examples.batch(local, batch_fn=functools.partial(_render, view))
     batches = batches.slice(slice(process_index, None, process_count))
     iterator = iter(batches.to_iter_dataset(_reading(data)))
     iterator.set_state({"next_index": start_step})
@@ -134,6 +140,31 @@ def test_batches(
 test_batches.__test__ = False  # pyright: ignore  # not a test of pytest
 
 
+class Shuffled:
+    """Endless order of some indices: every epoch has all of them in a new order.
+
+    Grain's own shuffle takes milliseconds to find an index when there are few.
+    """
+
+    def __init__(self, indices: Sequence[int], seed: int):
+        """Orders `indices` by `seed`."""
+        self._indices, self._seed = np.asarray(indices), seed
+        self._epoch = functools.lru_cache(maxsize=4)(self._order)
+
+    def __len__(self) -> int:
+        """As good as endless."""
+        return sys.maxsize
+
+    def __getitem__(self, position: int) -> int:
+        """The index that comes at a position."""
+        epoch, at = divmod(position, len(self._indices))
+        return int(self._epoch(epoch)[at])
+
+    def _order(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng((self._seed, epoch))
+        return rng.permutation(self._indices)
+
+
 def stack(examples: Sequence[Any]) -> Any:
     """Stacks equal trees of tuples and arrays along a new first axis; None stays."""
     first = examples[0]
@@ -143,6 +174,20 @@ def stack(examples: Sequence[Any]) -> Any:
         parts = [stack(column) for column in zip(*examples, strict=True)]
         return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
     return np.stack(examples)
+
+
+def _render(view: augment.TrainView, placed: Sequence[augment.Placed]) -> Batch:
+    """The examples of a batch, warped straight into its image array.
+
+    A copy of every image into fresh memory would cost a fifth of decoding it.
+    """
+    images = np.empty((len(placed), view.size, view.size, 3), np.uint8)
+    examples = []
+    for place, image in zip(placed, images, strict=True):
+        example = view.view(place, out=image)
+        examples.append(example._replace(inputs=example.inputs._replace(image=None)))
+    batch = stack(examples)
+    return batch._replace(inputs=batch.inputs._replace(image=images))
 
 
 def plain_loop(source: Source, data: Mapping[str, Any]) -> Callable[[int], np.ndarray]:

@@ -55,6 +55,11 @@ _ANNOTATIONS = {
     ("ochuman", "train"): "ochuman_val.json",
     ("ochuman", "test"): "ochuman_test.json",
 }
+_SKELETONS = {
+    "coco": skeletons.COCO,
+    "crowdpose": skeletons.CROWDPOSE,
+    "ochuman": skeletons.COCO,
+}
 
 
 def load(data: Mapping[str, Any], split: str) -> Source:
@@ -78,17 +83,20 @@ def load(data: Mapping[str, Any], split: str) -> Source:
 
 
 def skeleton_of(data: Mapping[str, Any]) -> skeletons.Skeleton:
-    """The joints of `config.data`'s dataset, which need not be there.
+    """The joints of a dataset, which need not be there if a shipped config names it.
+
+    Args:
+        data: `config.data`.
 
     Raises:
-        UserError: the dataset is not there and its name says nothing.
+        UserError: the dataset is not there and its name tells nothing.
     """
     name = data["dataset"]
-    if name == "ochuman":
-        return skeletons.COCO
-    if name in skeletons.BY_NAME:
-        return skeletons.BY_NAME[name]
-    return load(data, data["split"]).skeleton
+    if name == "crowd":
+        return skeletons.BY_NAME[data.get("crowd", {}).get("skeleton", "coco")]
+    if name in _SKELETONS:
+        return _SKELETONS[name]
+    return Prepared(data["dir"], name, data["split"]).skeleton
 
 
 def _crowd(options: Mapping[str, Any], split: str) -> Source:

@@ -130,10 +130,18 @@ def area_factor(matrix: np.ndarray) -> float:
 
 
 def warp_image(
-    image: np.ndarray, matrix: np.ndarray, height: int, width: int
+    image: np.ndarray,
+    matrix: np.ndarray,
+    height: int,
+    width: int,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Bilinear warp of an image [H, W, ...]; black where there is no source."""
-    return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
+    """Bilinear warp of an image [H, W, ...], into `out` if that is given.
+
+    What lies outside the source is black.
+    """
+    size = (width, height)
+    return cv2.warpAffine(image, matrix, size, dst=out, flags=cv2.INTER_LINEAR)
 
 
 def covered(matrix: np.ndarray, shape: tuple[int, ...], canvas: tuple[int, int]):

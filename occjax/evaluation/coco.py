@@ -6,10 +6,12 @@ sigmas, so that 12 or 14 joints are scored like 17.
 """
 
 import contextlib
+import copy
+import functools
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,7 +49,7 @@ def ground_truth(source: Any, count: int = 0) -> dict:
         count: how many records, from the first; 0 means all.
     """
     images, annotations = [], []
-    for index in range(count or len(source)):
+    for index in range(min(count or len(source), len(source))):
         record = source[index]
         images.append(_image(record))
         for annotation in _annotations(record):
@@ -129,45 +131,69 @@ def detections(
     return found
 
 
-def evaluate(
-    truth: dict,
-    found: list[dict],
-    skeleton: Skeleton,
-    names: tuple[str, str] = ("ground truth", "detections"),
-) -> dict[str, float]:
-    """AP and AR of COCO's keypoint protocol, as fractions; -1 where undefined.
+class Matches:
+    """Detections matched to the people of each image by COCO's keypoint protocol.
 
     At most 20 detections an image, OKS thresholds .50:.05:.95, 101 recall points.
-    Neither argument is changed.
-
-    Args:
-        truth: COCO ground truth, as from `ground_truth` or a file.
-        found: COCO result list, as from `detections` or a file.
-        skeleton: the joints of both, and their sigmas.
-        names: what error messages call the two, such as their paths.
-
-    Raises:
-        UserError: an item is malformed, not finite, or of an unknown image.
     """
-    checks.check_ground_truth(truth, skeleton, names[0])
-    checks.check_detections(found, truth, skeleton, names[1])
-    return match(truth, found, skeleton)
+
+    def __init__(
+        self,
+        truth: dict,
+        found: list[dict],
+        skeleton: Skeleton,
+        names: tuple[str, str] = ("ground truth", "detections"),
+    ):
+        """Checks and matches; neither ground truth nor detections are changed.
+
+        Args:
+            truth: COCO ground truth, as from `ground_truth` or a file.
+            found: COCO result list, as from `detections` or a file.
+            skeleton: the joints of both, and their sigmas.
+            names: what error messages call the two, such as their paths.
+
+        Raises:
+            UserError: an item is malformed, not finite, or of an unknown image.
+        """
+        checks.check_ground_truth(truth, skeleton, names[0])
+        checks.check_detections(found, truth, skeleton, names[1])
+        with _silence():
+            annotated: Any = COCO()
+            # Copies, because pycocotools writes its own keys into each item.
+            people = [dict(item) for item in truth["annotations"]]
+            annotated.dataset = truth | {"annotations": people}
+            annotated.createIndex()
+            results = _load_results(annotated, found)
+            self._scorer = COCOeval(annotated, results, "keypoints")
+            self._scorer.params.kpt_oks_sigmas = np.asarray(skeleton.sigmas)
+            self._scorer.evaluate()
+
+    def metrics(self, images: Container | None = None) -> dict[str, float]:
+        """AP and AR over the images with these ids, or over all, as fractions.
+
+        -1 where undefined, because no person is there to be found.
+        """
+        params: Any = copy.copy(self._scorer.params)
+        if images is not None:
+            # pycocotools finds an image by its place, so the others stay as gaps.
+            params.imgIds = [i if i in images else None for i in params.imgIds]
+        with _silence():
+            self._scorer.accumulate(params)
+        values: Any = self._scorer.eval
+        mean = functools.partial(_mean, params)
+        precision = {n: mean(values["precision"], *w) for n, w in _METRICS.items()}
+        recall = {n: mean(values["recall"], *w) for n, w in _METRICS.items()}
+        return precision | {n.replace("AP", "AR"): v for n, v in recall.items()}
 
 
-def match(truth: dict, found: list[dict], skeleton: Skeleton) -> dict[str, float]:
-    """As `evaluate`, for ground truth and detections known to be sound."""
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints as it goes
-        annotated: Any = COCO()
-        # Copies, because pycocotools writes its own keys into each item.
-        people = [dict(item) for item in truth["annotations"]]
-        annotated.dataset = truth | {"annotations": people}
-        annotated.createIndex()
-        results = _load_results(annotated, found)
-        scorer = COCOeval(annotated, results, "keypoints")
-        scorer.params.kpt_oks_sigmas = np.asarray(skeleton.sigmas)
-        scorer.evaluate()
-        scorer.accumulate()
-    return _summary(scorer)
+def evaluate(truth: dict, found: list[dict], skeleton: Skeleton) -> dict[str, float]:
+    """AP and AR of COCO's keypoint protocol, as fractions; see `Matches`."""
+    return Matches(truth, found, skeleton).metrics()
+
+
+def _silence() -> contextlib.AbstractContextManager:
+    """Keeps pycocotools from printing as it goes."""
+    return contextlib.redirect_stdout(io.StringIO())
 
 
 def _load_results(annotated: COCO, found: list[dict]) -> COCO:
@@ -183,24 +209,13 @@ def _load_results(annotated: COCO, found: list[dict]) -> COCO:
     return nothing
 
 
-def _summary(scorer: COCOeval) -> dict[str, float]:
-    thresholds = list(np.round(scorer.params.iouThrs, 2))
-    sizes = scorer.params.areaRngLbl
-
-    def mean(values: np.ndarray, threshold: float | None, size: str) -> float:
-        """Mean over the defined entries of values [T, ..., category, size, limit]."""
-        values = values[..., sizes.index(size), -1]
-        if threshold is not None:
-            values = values[thresholds.index(threshold)]
-        defined = values[values > UNDEFINED]
-        return float(np.mean(defined)) if defined.size else UNDEFINED
-
-    metrics = {}
-    for name, where in _METRICS.items():
-        metrics[name] = mean(scorer.eval["precision"], *where)
-    for name, where in _METRICS.items():
-        metrics[name.replace("AP", "AR")] = mean(scorer.eval["recall"], *where)
-    return metrics
+def _mean(params: Any, values: np.ndarray, threshold: float | None, size: str) -> float:
+    """Mean over the defined entries of values [T, ..., category, size, limit]."""
+    values = values[..., params.areaRngLbl.index(size), -1]
+    if threshold is not None:
+        values = values[list(np.round(params.iouThrs, 2)).index(threshold)]
+    defined = values[values > UNDEFINED]
+    return float(np.mean(defined)) if defined.size else UNDEFINED
 
 
 def confident_score(truth: dict, found: list[dict]) -> float:

@@ -1,11 +1,10 @@
 """AP as a function of how much the people of an image cover one another."""
 
-from collections import defaultdict
+import collections
 
 import numpy as np
 
 from occjax.evaluation import coco
-from occjax.skeletons import Skeleton
 
 EDGES = (0.0, 0.3, 0.5, 0.7, 1.0)
 
@@ -31,7 +30,7 @@ def max_overlap(truth: dict) -> dict[int, float]:
 
     Crowd regions are no person, and an image with fewer than two people has 0.
     """
-    boxes = defaultdict(list)
+    boxes = collections.defaultdict(list)
     for item in truth["annotations"]:
         if not item["iscrowd"]:
             boxes[item["image_id"]].append(item["bbox"])
@@ -44,49 +43,35 @@ def max_overlap(truth: dict) -> dict[int, float]:
 
 
 def by_overlap(
-    truth: dict,
-    found: list[dict],
-    skeleton: Skeleton,
-    edges: tuple[float, ...] = EDGES,
+    truth: dict, matches: coco.Matches, edges: tuple[float, ...] = EDGES
 ) -> list[dict]:
     """COCO's figures in bins of the images' largest box IoU.
 
     Args:
-        truth: COCO ground truth that `coco.evaluate` accepts.
-        found: COCO result list that `coco.evaluate` accepts.
-        skeleton: the joints of both, and their sigmas.
+        truth: COCO ground truth.
+        matches: of detections with it.
         edges: rising; a bin holds low <= IoU < high, the last one its upper edge too.
 
     Returns:
         For each bin `low`, `high`, `images`, `persons` (those that count: no crowd
-        region, at least one joint) and the metrics of `coco.evaluate`.
+        region, at least one joint) and the metrics of `coco.Matches`.
     """
     overlap = max_overlap(truth)
-    last = len(edges) - 2
-    position = {
-        image: int(np.clip(np.searchsorted(edges, value, "right") - 1, 0, last))
-        for image, value in overlap.items()
-    }
-    bins = []
-    for index in range(last + 1):
-        inside = {image for image, where in position.items() if where == index}
-        part = _subset(truth, inside)
-        hits = [item for item in found if item["image_id"] in inside]
-        persons = sum(
-            not item["iscrowd"] and item["num_keypoints"] > 0
-            for item in part["annotations"]
-        )
-        counts = {"images": len(inside), "persons": persons}
-        span = {"low": edges[index], "high": edges[index + 1]}
-        bins.append(span | counts | coco.match(part, hits, skeleton))
-    return bins
-
-
-def _subset(truth: dict, images: set) -> dict:
-    return truth | {
-        "images": [item for item in truth["images"] if item["id"] in images],
-        "annotations": [a for a in truth["annotations"] if a["image_id"] in images],
-    }
+    counted = collections.Counter(
+        item["image_id"]
+        for item in truth["annotations"]
+        if not item["iscrowd"] and item["num_keypoints"] > 0
+    )
+    inside = [set() for _ in edges[1:]]
+    for image, value in overlap.items():
+        where = np.searchsorted(edges, value, side="right") - 1
+        inside[int(np.clip(where, 0, len(inside) - 1))].add(image)
+    return [
+        {"low": low, "high": high, "images": len(images)}
+        | {"persons": sum(counted[image] for image in images)}
+        | matches.metrics(images)
+        for low, high, images in zip(edges[:-1], edges[1:], inside, strict=True)
+    ]
 
 
 def table(bins: list[dict]) -> str:

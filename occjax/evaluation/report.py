@@ -1,7 +1,7 @@
 """What an evaluation leaves behind: `metrics.json`, `detections.json` and a table.
 
 `metrics.json` holds `protocol` (what was scored, how and by which evaluator), the
-metrics of `coco.evaluate` as fractions (-1 where undefined) and `occlusion`, whose
+metrics of `coco.Matches` as fractions (-1 where undefined) and `occlusion`, whose
 `box_iou` lists the same metrics by the largest box IoU of an image. As many detections
 reach `confident_score` as there are people; drawings show those.
 """
@@ -22,15 +22,16 @@ def score(
     skeleton: Skeleton,
     names: tuple[str, str] = ("ground truth", "detections"),
 ) -> dict[str, Any]:
-    """The metrics of `coco.evaluate`, `occlusion` and `confident_score`.
+    """The metrics of `coco.Matches`, `occlusion` and `confident_score`.
 
     Raises:
-        UserError: as `coco.evaluate`.
+        UserError: as `coco.Matches`.
     """
-    metrics = coco.evaluate(truth, found, skeleton, names)
-    bins = occlusion.by_overlap(truth, found, skeleton)
+    matches = coco.Matches(truth, found, skeleton, names)
+    bins = occlusion.by_overlap(truth, matches)
     threshold = coco.confident_score(truth, found)
-    return metrics | {"occlusion": {"box_iou": bins}, "confident_score": threshold}
+    more = {"occlusion": {"box_iou": bins}, "confident_score": threshold}
+    return matches.metrics() | more
 
 
 def protocol(truth: dict, dataset: str, **facts: Any) -> dict[str, Any]:

@@ -8,6 +8,8 @@ any moment goes on from the last one. This is the only module that knows orbax.
 import os
 import pathlib
 import signal
+import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -35,14 +37,18 @@ class Restored(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run; `with` waits until the last one is written."""
 
-    def __init__(self, workdir: str | os.PathLike[str]):
-        """Opens WORKDIR/checkpoints, which need not exist yet."""
+    def __init__(self, workdir: str | os.PathLike[str], read_only: bool = False):
+        """Opens WORKDIR/checkpoints, which need not exist yet.
+
+        `read_only` leaves alone what a training that still runs is writing there.
+        """
         self.folder = pathlib.Path(os.path.abspath(workdir)) / "checkpoints"
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=ocp.checkpoint_managers.LatestN(KEEP),
-                cleanup_tmp_directories=True,
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
             ),
             item_names=("state", "data", "config"),
         )
@@ -114,14 +120,27 @@ class Checkpoints:
         path = self.folder / str(step)
         if not path.is_dir():
             raise UserError(f"{path}: there is no such checkpoint.")
+        hook, sys.unraisablehook = sys.unraisablehook, _hush(sys.unraisablehook)
         try:
-            return self._manager.restore(step, args=items)
+            found = self._manager.restore(step, args=items)
+            sys.unraisablehook = hook
+            return found
         except _DAMAGE as error:
             why = str(error).strip().split("\n", 1)[0][:160]
             raise UserError(
                 f"{path}: damaged, or of another model; delete this folder to go on "
                 f"from the checkpoint before it ({type(error).__name__}: {why})."
             ) from error
+
+
+def _hush(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Leaves out what reads that a damaged file cut off say to their event loop."""
+
+    def filtered(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
+
+    return filtered
 
 
 class Preemption:

@@ -68,8 +68,9 @@ def load(spec: str) -> ConfigDict:
         raise UserError(f"--config={spec}: {_first_line(error)}") from error
 
 
-def name(spec: str) -> str:
-    """Run name of an experiment: NAME or NAME-VARIANT."""
+def run_name() -> str:
+    """Name of the experiment that `--config` gave: NAME or NAME-VARIANT."""
+    spec = config_flags.get_config_filename(flags.FLAGS["config"])
     path, _, variant = spec.partition(":")
     stem = pathlib.Path(path).stem
     return f"{stem}-{variant}" if variant else stem

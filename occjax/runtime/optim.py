@@ -85,7 +85,8 @@ def optimizer(
         clip = optax.clip_by_global_norm(optim["clip"])
         transform = optax.chain(clip, transform)
     labels = jax.tree.map(lambda learns: "learn" if learns else "keep", trainable)
-    return optax.partition({"learn": transform, "keep": optax.set_to_zero()}, labels)
+    parts = {"learn": _promoting(transform), "keep": optax.set_to_zero()}
+    return optax.partition(parts, labels)
 
 
 def trainable_mask(params: Any, pattern: str) -> Any:
@@ -134,6 +135,16 @@ def ema_update(average: Any, params: Any, decay: float, step: jax.Array) -> Any:
     return jax.tree.map(
         lambda old, new: old + (1 - keep) * (new - old), average, params
     )
+
+
+def _promoting(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Allows optax to mix floats and its int32 step count, under strict promotion."""
+
+    def update(*args: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"):
+            return inner.update(*args)
+
+    return optax.GradientTransformation(inner.init, update)
 
 
 def _choose(key: str, choices: Mapping[str, Any], name: str) -> Any:

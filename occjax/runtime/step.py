@@ -4,15 +4,17 @@ A step is a pure function, compiled once; its random numbers follow from the see
 the step's number.
 """
 
+import functools
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
+from flax import struct
 from ml_collections import ConfigDict
 
 from occjax import methods
@@ -21,16 +23,16 @@ from occjax.runtime import initial, optim
 from occjax.runtime.mesh import Layout
 from occjax.runtime.metrics import Mean, mean_of
 from occjax.skeletons import Skeleton
-from occjax.types import Batch, Inputs, Labels, Poses
+from occjax.types import Array, Batch, Inputs, Labels, Poses
 
 TrainStep = Callable[["TrainState", Batch], tuple["TrainState", dict[str, Mean]]]
 PredictStep = Callable[[Mapping[str, Any], Inputs], Poses]
 
 
-class TrainState(flax.struct.PyTreeNode):
+class TrainState(struct.PyTreeNode):
     """All that training changes."""
 
-    step: jax.Array  # [] int32, how many steps were taken
+    step: Array  # [] int32, how many steps were taken
     params: Any
     batch_stats: Any
     opt_state: Any
@@ -86,18 +88,18 @@ def init_state(
     try:
         variables = initial.variables(model, _example(image_shape), config.seed)
     except ValueError as error:
+        if type(error) is not ValueError:  # jax's own, which no setting causes
+            raise
         raise UserError(f"config.model: {error}") from error
-    params = layout.replicate(variables["params"])
-    tx = make_optimizer(config, params)
-    opt_state = jax.jit(tx.init, out_shardings=layout.replicated)(params)
-    average = jax.tree.map(jnp.copy, params) if config.optim.ema else None
-    return TrainState(
-        step=layout.replicate(jnp.zeros((), jnp.int32)),
+    params = variables["params"]
+    state = TrainState(
+        step=np.zeros((), np.int32),
         params=params,
-        batch_stats=layout.replicate(variables.get("batch_stats", {})),
-        opt_state=opt_state,
-        ema=average,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=initial.in_numpy(make_optimizer(config, params).init, params),
+        ema=jax.tree.map(np.copy, params) if config.optim.ema else None,
     )
+    return layout.replicate(state)
 
 
 def make_optimizer(config: ConfigDict, params: Any) -> optax.GradientTransformation:
@@ -154,7 +156,7 @@ def make_train_step(
         grads = jax.tree.map(
             lambda g, on: g if on else jnp.zeros_like(g), grads, learns
         )
-        metrics["gradient_norm"] = _single(optax.global_norm(grads))
+        metrics["gradient_norm"] = _single(optax.tree.norm(grads))
         metrics["learning_rate"] = _single(rate(state.step))
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -214,11 +216,11 @@ def total_loss(
         )
     metrics = {name: mean_of(*terms[name]) for name in terms}
     parts = [weights[name] * metrics[name].value for name in sorted(terms)]
-    loss = sum(parts[1:], parts[0])
+    loss = functools.reduce(jnp.add, parts)
     return loss, {**metrics, "loss": _single(loss)}
 
 
-def _single(value: jax.Array) -> Mean:
+def _single(value: Any) -> Mean:
     """One value with weight 1, so that steps are averaged."""
     value = jnp.asarray(value)
     return Mean(value, jnp.ones_like(value))

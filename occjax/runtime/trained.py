@@ -51,7 +51,7 @@ def last(workdir: str | os.PathLike[str], flip: bool | None) -> tuple[int, Any]:
     if not folder.is_dir():  # orbax would make it
         raise UserError(f"{workdir}: no run of occjax.train, it has no checkpoints.")
     config: Any
-    with checkpoint.Checkpoints(workdir) as checkpoints:
+    with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
         if checkpoints.latest is None:
             raise UserError(f"{folder}: no checkpoint yet.")
         number, config = checkpoints.latest, checkpoints.config(checkpoints.latest)
@@ -79,7 +79,7 @@ def load(
     method, model = step.build_model(config, skeleton)
     shape = (config.data.size, config.data.size, 3)
     like = step.init_state(config, model, shape, layout)
-    with checkpoint.Checkpoints(workdir) as checkpoints:
+    with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
         state = checkpoints.restore(number, like).state
     run = step.make_predict_step(method, model, layout)
     return Trained(config, run, state.variables, layout)

@@ -15,6 +15,11 @@ def view(size=64, skeleton=skeletons.COCO, **settings) -> augment.TrainView:
     return augment.TrainView(size=size, max_persons=12, skeleton=skeleton, **settings)
 
 
+def drawn(one: augment.TrainView, record: dict, seed: int = 0):
+    """A random example of a record."""
+    return one.view(one.random_map(record, np.random.default_rng(seed)))
+
+
 def encode(mask: np.ndarray) -> bytes:
     return run_lengths.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"]
 
@@ -65,7 +70,9 @@ def test_official_sample_comes_out_at_its_stored_place(golden, key):
     record = official_record(golden, key, skeleton)
     mirrored = bool(data[f"{key}_flip"])
     matrix = data[f"{key}_mat_input_f64"]
-    batch = view(128, skeleton, flip_shift=3).view(record, matrix, mirrored=mirrored)
+    batch = view(128, skeleton, flip_shift=3).view(
+        augment.Placed(record, matrix, mirrored)
+    )
 
     maps = heatmaps(batch.labels, 32)
     np.testing.assert_allclose(maps, data[f"{key}_heatmap"], atol=2e-5)
@@ -91,7 +98,7 @@ def test_official_joints_areas_and_masks_come_out(golden):
             )
             one = view(512, skeleton, flip_shift=3)
             labels = one.view(
-                record, data["mat_input_f64"][index], mirrored=mirrored
+                augment.Placed(record, data["mat_input_f64"][index], mirrored)
             ).labels
             expected = data[f"{key}_joints_out_f64"][index]
             count = len(expected)
@@ -116,7 +123,9 @@ def test_joints_lie_on_their_pixels_in_plain_and_mirrored_views(mirrored):
     image[49:52, 39:42, 0] = 255
     image[51:54, 74:77, 1] = 255
     matrix = warp.window_matrix((60, 50), 90.0, 10.0, 128, 128)
-    batch = view(128).view(scenes.record(image, joints), matrix, mirrored=mirrored)
+    batch = view(128).view(
+        augment.Placed(scenes.record(image, joints), matrix, mirrored)
+    )
     for joint, channel in ((left, 1 if mirrored else 0), (right, 0 if mirrored else 1)):
         weight = batch.inputs.image[..., channel].astype(float)
         rows, columns = np.indices(weight.shape)
@@ -134,8 +143,8 @@ def test_joints_lie_on_their_pixels_in_plain_and_mirrored_views(mirrored):
 def test_official_mirroring_puts_labels_three_pixels_left():
     record = scenes.Scenes()[0]
     matrix = warp.window_matrix((40, 40), 60.0, 0.0, 64, 64)
-    exact = view().view(record, matrix, mirrored=True)
-    official = view(flip_shift=3).view(record, matrix, mirrored=True)
+    exact = view().view(augment.Placed(record, matrix, True))
+    official = view(flip_shift=3).view(augment.Placed(record, matrix, True))
     np.testing.assert_array_equal(exact.inputs.image, official.inputs.image)
     seen = exact.labels.visibility > 0
     shift = exact.labels.joints[seen] - official.labels.joints[seen]
@@ -145,8 +154,8 @@ def test_official_mirroring_puts_labels_three_pixels_left():
 def test_mirroring_twice_is_no_change():
     record = scenes.Scenes()[1]
     matrix = warp.window_matrix((40, 30), 70.0, 20.0, 64, 64)
-    plain = view().view(record, matrix, mirrored=False).labels
-    mirrored = view().view(record, matrix, mirrored=True).labels
+    plain = view().view(augment.Placed(record, matrix, False)).labels
+    mirrored = view().view(augment.Placed(record, matrix, True)).labels
     order = list(skeletons.COCO.flip)
     np.testing.assert_array_equal(mirrored.visibility[:, order], plain.visibility)
     seen = plain.visibility > 0
@@ -158,8 +167,9 @@ def test_draws_stay_within_their_limits_and_reach_them():
     one = view(scale=(0.5, 2.0), rotate=45.0, translate=0.25, flip=0.25)
     rng = np.random.default_rng(0)
     sides, turns, moves, flips = [], [], [], []
+    record = {"height": 100, "width": 150}
     for _ in range(2000):
-        matrix, mirrored = one.draw(100, 150, rng)
+        _, matrix, mirrored = one.random_map(record, rng)
         side = 64 / np.sqrt(warp.area_factor(matrix))
         center = warp.apply(warp.invert(matrix), np.array([32.0, 32.0]))
         sides.append(side)
@@ -176,9 +186,7 @@ def test_draws_stay_within_their_limits_and_reach_them():
 
 def test_same_generator_state_gives_the_same_bytes():
     record = scenes.Scenes()[2]
-    first, second = (
-        view().random_map(record, np.random.default_rng(5)) for _ in range(2)
-    )
+    first, second = (drawn(view(), record, seed=5) for _ in range(2))
     np.testing.assert_array_equal(first.inputs.image, second.inputs.image)
     np.testing.assert_array_equal(first.labels.joints, second.labels.joints)
 
@@ -196,7 +204,7 @@ def test_padding_and_unlabelled_people_and_regions_are_ignored():
         segmentation=[encode(region), encode(region), b""],
     )
     matrix = warp.window_matrix((40, 40), 160.0, 0.0, 160, 160)  # image in the middle
-    labels = view(160).view(record, matrix, mirrored=False).labels
+    labels = view(160).view(augment.Placed(record, matrix, False)).labels
     expected = np.ones((160, 160), bool)
     expected[40:120, 40:120] = region > 0
     np.testing.assert_array_equal(labels.ignore[1:-1, 1:-1], expected[4:-4:4, 4:-4:4])
@@ -216,14 +224,14 @@ def test_too_many_people_name_image_and_number():
     record = scenes.record(np.zeros((50, 50, 3), np.uint8), np.full((5, 17, 3), 2))
     small = dataclasses.replace(view(), max_persons=4)
     with pytest.raises(UserError, match=r"image 7 \(7.png\) has 5 .*max_persons is 4"):
-        small.random_map(record, np.random.default_rng(0))
+        drawn(small, record)
 
 
 def test_boxes_without_area_do_not_look_like_padding():
     joints = np.full((1, 17, 3), 2)
     flat = np.float32([[3, 3, 0, 20]])
     record = scenes.record(np.zeros((50, 50, 3), np.uint8), joints, bbox=flat)
-    labels = view().random_map(record, np.random.default_rng(0)).labels
+    labels = drawn(view(), record).labels
     assert labels.area[0] == 1
 
 
@@ -247,3 +255,12 @@ def test_test_view_keeps_labels_on_pixels_and_knows_its_way_back():
         dataclasses.replace(one, max_persons=0).map(scenes.record(image, joints)).labels
         is None
     )
+
+
+def test_image_goes_into_the_array_that_is_given():
+    record = scenes.Scenes()[3]
+    out = np.zeros((64, 64, 3), np.uint8)
+    placed = view().random_map(record, np.random.default_rng(0))
+    assert view().view(placed, out=out).inputs.image is out
+    np.testing.assert_array_equal(out, view().view(placed).inputs.image)
+    assert out.any()

@@ -134,8 +134,15 @@ def test_unreadable_image_is_named_by_id_and_file(threads):
 
 
 def test_people_beyond_the_padding_stop_training_with_their_image():
-    with pytest.raises(UserError, match=r"image \d+ .* labelled people"):
-        take(train(settings={"max_persons": 1}), 5)
+    with pytest.raises(UserError, match="scenes has images with 3 .*max_persons is 1"):
+        train(settings={"max_persons": 1})
+
+    class Understated(scenes.Scenes):
+        max_persons = 1
+
+    data = {**DATA, "max_persons": 1}
+    with pytest.raises(UserError, match=r"image \d+ .* [23] labelled people"):
+        take(pipeline.train_batches(Understated(), data, 4, 0), 5)
 
 
 def test_batch_that_does_not_divide_is_refused():

@@ -190,6 +190,7 @@ def test_ground_truth_numbers_its_annotations_and_stops_at_count(source):
     assert [item["id"] for item in truth["annotations"]] == [1, 2, 3, 4]
     assert truth["categories"][0]["keypoints"] == list(COCO.joints)
     json.dumps(truth)  # plain numbers throughout
+    assert coco.ground_truth(source, count=99) == coco.ground_truth(source)
 
 
 def test_detections_leave_out_empty_rows_and_padding_images(source, rng):
@@ -216,7 +217,7 @@ def test_fingerprint_follows_the_labels_and_not_the_formatting(source):
 
 def refused(truth, found, message):
     with pytest.raises(UserError, match=message) as caught:
-        coco.evaluate(truth, found, COCO, ("A.json", "D.json"))
+        coco.Matches(truth, found, COCO, ("A.json", "D.json"))
     assert "\n" not in str(caught.value)
 
 

@@ -14,6 +14,11 @@ def crowd(photographs):
     )
 
 
+def bins_of(truth, found, **edges):
+    matches = coco.Matches(truth, found, COCO)
+    return occlusion.by_overlap(truth, matches, **edges)
+
+
 def test_iou_of_boxes_worked_by_hand():
     boxes = np.array([[0, 0, 4, 4], [2, 0, 4, 4], [10, 10, 1, 1], [0, 0, 0, 5]], float)
     iou = occlusion.box_iou(boxes)
@@ -44,7 +49,7 @@ def test_shared_figures_of_overlapping_people_are_met(photographs):
 
 
 def test_bins_partition_the_images(crowd):
-    bins = occlusion.by_overlap(*crowd, COCO)
+    bins = bins_of(*crowd)
     assert sum(row["images"] for row in bins) == len(crowd[0]["images"])
     counted = [
         item
@@ -56,9 +61,22 @@ def test_bins_partition_the_images(crowd):
 
 
 def test_one_bin_over_everything_gives_the_plain_figures(crowd):
-    (row,) = occlusion.by_overlap(*crowd, COCO, edges=(0.0, 1.0))
+    (row,) = bins_of(*crowd, edges=(0.0, 1.0))
     metrics = coco.evaluate(*crowd, COCO)
     assert {name: row[name] for name in metrics} == metrics
+
+
+def test_figures_of_a_bin_are_those_of_its_images_alone(crowd):
+    truth, found = crowd
+    overlap = occlusion.max_overlap(truth)
+    images = {image for image, value in overlap.items() if 0.3 <= value < 0.5}
+    part = truth | {
+        "images": [item for item in truth["images"] if item["id"] in images],
+        "annotations": [a for a in truth["annotations"] if a["image_id"] in images],
+    }
+    alone = coco.evaluate(part, [i for i in found if i["image_id"] in images], COCO)
+    row = bins_of(truth, found)[1]
+    assert {name: row[name] for name in alone} == alone
 
 
 def two_people(overlap):
@@ -83,7 +101,7 @@ def two_people(overlap):
 def test_image_falls_into_the_bin_of_its_largest_overlap(overlap, where):
     truth = two_people(overlap)
     assert occlusion.max_overlap(truth)[1] == pytest.approx(overlap)
-    persons = [row["persons"] for row in occlusion.by_overlap(truth, [], COCO)]
+    persons = [row["persons"] for row in bins_of(truth, [])]
     expected = [0, 0, 0, 0]
     expected[0] += 1
     expected[where] += 2
@@ -97,7 +115,7 @@ def test_crowd_regions_overlap_nobody():
 
 
 def test_empty_bin_is_undefined_and_shown_as_a_dash():
-    bins = occlusion.by_overlap(two_people(0.9), [], COCO)
+    bins = bins_of(two_people(0.9), [])
     assert bins[1]["images"] == 0
     assert bins[1]["AP"] == coco.UNDEFINED
     assert occlusion.table(bins).splitlines()[2].split()[-2:] == ["-", "-"]

@@ -73,5 +73,3 @@ def test_every_stage_equals_the_official_code(reference, evaluated):
     for stage, name in STAGES.items():
         for b, branch in enumerate(intermediates[name]["__call__"][0]):
             assert_close_to_largest(branch, nhwc(expected[f"{stage}_{b}"]), 2e-5)
-
-

@@ -42,7 +42,7 @@ def test_mirrored_poses_of_mirrored_parts_come_back():
     at = flip_test.pixels_in_each(pixels, parts, width)
     np.testing.assert_array_equal(at[:, 0], pixels)
     np.testing.assert_array_equal(
-        at[:, 1, :, :, 0], 9 - np.asarray(pixels)[:, list(parts), :, 0]
+        at[:, 1, :, :, 0], 9 - np.asarray(pixels)[..., 0][:, list(parts)]
     )
 
 

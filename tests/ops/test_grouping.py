@@ -1,4 +1,6 @@
-"""Peaks, proposals, OKS groups and fusion, against published figures and plain loops."""
+"""Peaks, proposals, OKS groups and fusion: published figures and plain loops."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,8 @@ import pytest
 
 from occjax.ops import flip_test, grouping
 from occjax.skeletons import BY_NAME
+
+ranked = jax.jit(grouping.ranked, static_argnums=1, static_argnames="batch_cut")
 
 
 def nhwc(x):
@@ -53,7 +57,7 @@ def test_proposals_equal_the_published_ones(golden, case):
     largest = jnp.max(weight.reshape(*part.shape, -1), axis=-1)
     count = int(z[f"{case}_max"]) // 3
     rank = part * largest
-    pixels, chosen = grouping.ranked(rank, count, batch_cut=True)
+    pixels, chosen = ranked(rank, count, batch_cut=True)
     flat = np.asarray(pixels[..., 0] + part.shape[2] * pixels[..., 1])
     for k in range(3):
         wanted = z[f"{case}_inds_{k}"]
@@ -68,11 +72,12 @@ def test_proposals_equal_the_published_ones(golden, case):
 
 def test_without_the_batch_cut_each_image_keeps_what_has_rank():
     rank = jnp.zeros((2, 4, 4, 1)).at[0, 0, :3, 0].set(jnp.asarray([3.0, 1.0, 2.0]))
-    pixels, chosen = grouping.ranked(rank, 5, batch_cut=False)
+    pixels, chosen = ranked(rank, 5, batch_cut=False)
     np.testing.assert_array_equal(np.sum(chosen, axis=-1), [[3], [0]])
     np.testing.assert_array_equal(pixels[0, 0, :3], [(0, 0), (2, 0), (1, 0)])
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def group(poses, score, sigmas, threshold, members):
     oks = grouping.oks_matrix(poses[..., :2], sigmas)
     groups = grouping.greedy_groups(oks, score, threshold)
@@ -85,7 +90,7 @@ def group(poses, score, sigmas, threshold, members):
 def test_groups_and_fused_poses_equal_the_published_ones(golden, name, threshold):
     z = np.load(golden / "pinet_functions" / "nms_fusion.npz")
     sigmas = BY_NAME["coco" if name == "ochuman" else name].sigmas
-    np.testing.assert_allclose(10 * np.asarray(sigmas), z[f"{name}_sigmas_f64"])
+    np.testing.assert_allclose(sigmas, z[f"{name}_sigmas_f64"])
     poses = z[f"{name}_poses_f64"]
     score = z[f"{name}_scores_f64"]
     oks, groups, giver, fused = group(
@@ -146,7 +151,9 @@ def test_a_chain_of_neighbours_is_settled_along_its_whole_length():
 def test_oks_of_the_specification_and_of_degenerate_poses():
     pose = np.stack((np.linspace(0, 160, 17), np.linspace(0, 320, 17)), axis=-1)
     poses = np.stack((pose, pose + (6, -4), pose * 0, pose * 0 + 1e-3))
-    oks = grouping.oks_matrix(jnp.asarray(poses, jnp.float32), BY_NAME["coco"].sigmas)
+    oks = jax.jit(grouping.oks_matrix, static_argnums=1)(
+        jnp.asarray(poses, jnp.float32), BY_NAME["coco"].sigmas
+    )
     np.testing.assert_allclose(oks[0, 1], 0.9425583, rtol=1e-6)
     np.testing.assert_allclose(np.diag(oks), 1)
     np.testing.assert_array_equal(oks, oks.T)
@@ -186,7 +193,7 @@ def test_scores_of_further_scales_come_to_the_level_of_the_first():
     first = jnp.asarray([[2.0, 1.0, -jnp.inf], [-jnp.inf] * 3])
     further = jnp.asarray([[8.0, 4.0], [0.4, 0.2]])
     empty = jnp.full((2, 1), -jnp.inf)
-    got = grouping.comparable((first, further, empty), 0.9)
+    got = jax.jit(grouping.comparable)((first, further, empty), 0.9)
     low = -np.inf
     np.testing.assert_allclose(
         got, [[2, 1, low, 1.8, 0.9, low], [low, low, low, 0.36, 0.18, low]], rtol=1e-6

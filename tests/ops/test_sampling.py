@@ -8,6 +8,9 @@ from scipy import ndimage
 
 from occjax.ops import sampling
 
+bilinear = jax.jit(sampling.bilinear)
+response = jax.jit(sampling.response, static_argnums=2)
+
 
 @pytest.fixture(scope="module")
 def published(golden):
@@ -22,7 +25,7 @@ def test_feature_samples_equal_the_published_ones(published):
     features = nhwc(published["features"])
     points = jnp.asarray(published["coords_xy"][:, :, 0])
     at = sampling.misaligned(points, features.shape[1:3])
-    got = jax.jit(sampling.bilinear)(features, at)
+    got = bilinear(features, at)
     np.testing.assert_allclose(got, published["sampled"][:, :, 0], rtol=2e-6, atol=1e-6)
 
 
@@ -53,7 +56,7 @@ def test_response_reads_what_enlarged_maps_hold_at_their_pixels(published, facto
     y, x = np.mgrid[: height - 1, : width - 1]  # the last row and column read 0
     points = np.stack((x, y), axis=-1).reshape(1, -1, 1, 2)
     points = jnp.asarray(np.repeat(points, joints, axis=2), jnp.float32)
-    got = sampling.response(nhwc(published["up_in"]), points, (height, width))
+    got = response(nhwc(published["up_in"]), points, (height, width))
     wanted = enlarged[0, :, : height - 1, : width - 1].reshape(joints, -1).T
     np.testing.assert_allclose(got[0], wanted, rtol=2e-6, atol=1e-6)
 
@@ -62,9 +65,9 @@ def test_response_truncates_toward_zero_and_ends_at_the_last_pixel():
     ramp = jnp.broadcast_to(jnp.arange(8.0).reshape(1, 1, 8, 1), (1, 8, 8, 1))
     x = jnp.asarray([-1.0, -0.5, 0.0, 10.0, 28.0, 30.9, 31.0, 1e30, -1e30])
     points = jnp.stack((x, jnp.full_like(x, 5.0)), axis=-1)[None, :, None]
-    got = sampling.response(ramp, points, (32, 32))[0, :, 0]
+    got = response(ramp, points, (32, 32))[0, :, 0]
     np.testing.assert_allclose(got, [0, -0.125, 0, 2.5, 7, 7, 0, 0, 0])
-    swapped = sampling.response(jnp.swapaxes(ramp, 1, 2), points[..., ::-1], (32, 32))
+    swapped = response(jnp.swapaxes(ramp, 1, 2), points[..., ::-1], (32, 32))
     np.testing.assert_array_equal(swapped[0, :, 0], got)
 
 
@@ -73,7 +76,7 @@ def test_bilinear_is_linear_interpolation_with_zeros_outside():
     features = rng.standard_normal((2, 6, 9, 3)).astype(np.float32)
     points = rng.uniform(-3, 12, (2, 40, 2)).astype(np.float32)
     points[0, 0] = 1e9
-    got = sampling.bilinear(jnp.asarray(features), jnp.asarray(points))
+    got = bilinear(jnp.asarray(features), jnp.asarray(points))
     for b, c in np.ndindex(2, 3):
         wanted = ndimage.map_coordinates(
             np.pad(features[b, ..., c], 2), points[b, :, ::-1].T + 2, order=1
@@ -84,8 +87,8 @@ def test_bilinear_is_linear_interpolation_with_zeros_outside():
 def test_bilinear_keeps_a_narrow_dtype_and_finite_gradients():
     features = jnp.ones((1, 4, 4, 2), jnp.bfloat16)
     points = jnp.asarray([[[1.5, 2.0], [-5.0, 0.0]]])
-    assert sampling.bilinear(features, points).dtype == jnp.bfloat16
-    grad = jax.grad(lambda f: jnp.sum(sampling.bilinear(f, points)).astype(jnp.float32))
+    assert bilinear(features, points).dtype == jnp.bfloat16
+    grad = jax.grad(lambda f: jnp.sum(bilinear(f, points)).astype(jnp.float32))
     given = np.asarray(grad(features), np.float32)
     np.testing.assert_array_equal(np.argwhere(given[0, ..., 0]), [[2, 1], [2, 2]])
 

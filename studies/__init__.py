@@ -1,0 +1,1 @@
+"""Controlled studies: commands that train, score and write their page in docs."""

@@ -1,0 +1,175 @@
+"""PINet's inference with the reference weights against the published code's figures."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import published_pinet as published
+import pytest
+from flax import linen as nn
+
+from occjax.methods import pinet
+from occjax.ops.part_poses import Candidates, Maps, candidates
+
+NAMES = tuple(published.FIELDS)
+TO_SOURCE = ((0.78125, 0, -5), (0, 0.78125, 0))  # 192 x 128 view of a 140 x 100 image
+
+
+def nhwc(x):
+    return jnp.asarray(np.moveaxis(x, 1, -1))
+
+
+def nchw(x):
+    """Channels, and what follows them, flattened before the map: torch's layout."""
+    return np.moveaxis(np.asarray(x).reshape(*x.shape[:3], -1), -1, 1)
+
+
+def assert_near(got, wanted, tolerance=2e-5):
+    """Relative to the largest value, as the figures' tolerances are given."""
+    np.testing.assert_allclose(got, wanted, atol=tolerance * np.abs(wanted).max())
+
+
+def run(model, variables, inputs):
+    with nn.intercept_methods(published.one_backbone):
+        return model.apply(variables, inputs, train=False)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "pinet_coco"])
+def test_heads_give_the_published_maps(golden, name):
+    model, variables = published.build(golden, name, flip_test=False)
+    z = np.load(golden / name / "eval_maps.npz")
+    image = published.image_from_normalised(z["image"])
+    maps = run(model, variables, published.inputs_of(image)).maps
+    assert_near(nchw(maps.heatmap), z["heatmap"])
+    assert_near(nchw(maps.parts), z["detkptmap"])
+    offset = nchw(maps.offset)
+    if "offset" in z:
+        assert_near(offset, z["offset"])
+    else:
+        assert_near(offset[:, ::4], z["offset_ch_every4"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_flip_test_gives_the_published_poses(golden, name):
+    model, variables = published.build(golden, name)
+    z = np.load(golden / name / "eval_forward.npz")
+    image = published.image_from_normalised(z["image"])
+    (found,) = run(model, variables, published.inputs_of(image)).candidates
+    assert_near(nchw(found.heatmap), z["heatmaps_avg"])
+    real = np.asarray(found.score[0]) > -np.inf
+    by_part = real.reshape(-1, model.peaks).sum(axis=1)
+    np.testing.assert_array_equal(by_part[by_part > 0], z["n_per_part"])
+    assert_near(found.score[0][real], z["scores"])
+    assert_near(found.joints[0][real], z["poses"])
+
+
+def decode(model, found, size=(128, 192)):
+    inputs = published.inputs_of(jnp.zeros((1, *size, 3)), TO_SOURCE)
+    outputs = pinet.Outputs(maps=None, candidates=tuple(found))
+    poses = jax.jit(lambda outputs: pinet.decode(model, outputs, inputs))(outputs)
+    return jax.tree.map(lambda x: np.asarray(x)[0], poses)
+
+
+def assert_poses(got, poses, scores):
+    """Decoded Poses against [N, J, 3] and [N] in any order; the rest is padding."""
+    order = np.argsort(-scores, kind="stable")
+    count = len(scores)
+    assert np.all(np.isneginf(got.score[count:]))
+    assert_near(got.score[:count], scores[order], 1e-5)
+    assert_near(got.joints[:count], poses[order][..., :2], 1e-5)
+    assert_near(got.joint_score[:count], poses[order][..., 2], 1e-5)
+
+
+def assert_decoded(model, found, z):
+    """Each candidate alone, then the persons that they make, as published."""
+    alone = model.clone(nms=2.0, fuse=False)
+    assert_poses(decode(alone, found), z["image_poses"], z["adjusted_scores"])
+    assert_poses(decode(model, found), z["fused_poses"], z["fused_scores"])
+    heads = decode(model.clone(fuse=False), found)
+    keep = z["keep"]
+    assert_poses(heads, z["image_poses"][keep], z["adjusted_scores"][keep])
+
+
+def bare(name, **fields):
+    """The settings of a model that is never run."""
+    backbone = {"name": "hrnet"}
+    return pinet.Model(backbone=backbone, **published.FIELDS[name], **fields)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "pinet_coco"])
+def test_maps_of_overlapping_people_become_the_published_persons(golden, name):
+    model = bare(name)
+    z = np.load(golden / name / "decode.npz")
+    offset = nhwc(z["offsets"])
+    joints = model.skeleton.num_joints
+    maps = Maps(
+        nhwc(z["heatmaps"])[None],
+        nhwc(z["detkptmaps"])[None],
+        offset.reshape(1, *offset.shape[:3], -1, joints, 2),
+    )
+    part_order = tuple(range(maps.parts.shape[-1]))
+
+    @jax.jit
+    def find(maps):
+        return candidates(
+            maps,
+            joint_order=model.skeleton.flip,
+            part_order=part_order,
+            peaks=30,
+            threshold=0.01,
+        )
+
+    found = find(maps)
+    assert_near(nchw(found.heatmap), z["heatmaps_avg"], 1e-5)
+    real = np.asarray(found.score[0]) > -np.inf
+    by_part = real.reshape(-1, 30).sum(axis=1)
+    np.testing.assert_array_equal(by_part, z["n_per_part"])
+    assert_near(found.joints[0][real], z["poses"], 1e-5)
+    assert_near(found.score[0][real], z["scores"], 1e-5)
+    assert_decoded(model, [found], z)
+
+
+@pytest.mark.parametrize("name", ["pinet_ochuman", "pinet_crowdpose"])
+def test_three_scales_become_the_published_persons(golden, name):
+    z = np.load(golden / name / "postproc_multiscale.npz")
+    found = [
+        Candidates(
+            nhwc(z[f"heatmap_s{scale}"]),
+            jnp.asarray(z[f"poses_s{scale}"])[None],
+            jnp.asarray(z[f"scores_s{scale}"])[None],
+        )
+        for scale in ("1.0", "2.0", "0.5")
+    ]
+    assert_decoded(bare(name), found, z)
+
+
+def test_one_scale_from_image_to_persons_is_the_published_one(golden):
+    model, variables = published.build(golden, "pinet_ochuman")
+    z = np.load(golden / "pinet_ochuman" / "end2end_single.npz")
+    inputs = published.inputs_of(z["resized_uint8_hwc"][None], TO_SOURCE)
+    outputs = run(model, variables, inputs)
+    assert_decoded(model, outputs.candidates, z)
+
+
+@pytest.mark.slow
+def test_three_scales_from_image_to_persons_are_the_published_ones(golden):
+    cv2 = pytest.importorskip("cv2")
+    model, variables = published.build(golden, "pinet_ochuman")
+    z = np.load(golden / "pinet_ochuman" / "end2end_multi.npz")
+
+    def resized(scale):
+        matrix = scale * np.asarray([[1.28, 0, 6.4], [0, 1.28, 0]])
+        size = (int(192 * scale), int(128 * scale))
+        return cv2.warpAffine(z["image_uint8_hwc"], matrix, size)
+
+    view = z["resized_uint8_hwc"]
+    if np.any(resized(1) != view):
+        pytest.skip("this OpenCV resizes otherwise than the one that made the figures")
+    inputs = published.inputs_of(
+        view[None], TO_SOURCE, [resized(scale)[None] for scale in (2, 0.5)]
+    )
+    outputs = run(model, variables, inputs)
+    for found, scale in zip(outputs.candidates, ("1.0", "2.0", "0.5"), strict=True):
+        real = np.asarray(found.score[0]) > -np.inf
+        assert_near(found.score[0][real], z[f"candidate_scores_s{scale}"])
+        assert_near(found.joints[0][real], z[f"poses_s{scale}"])
+    assert_decoded(model, outputs.candidates, z)

@@ -1,0 +1,78 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from occjax import benchmark
+from occjax.runtime import config
+
+ONE_DEVICE = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "occjax.benchmark", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=500, env=ONE_DEVICE
+    )
+
+
+def positive(values, *names):
+    """All named figures are there and above zero."""
+    return all(values[name] > 0 for name in names)
+
+
+@pytest.mark.slow
+def test_every_figure_is_measured_and_written(tmp_path):
+    path = tmp_path / "figures.json"
+    done = run("--config=configs/pinet.py:smoke", "--repeats=2", f"--output={path}")
+    assert done.returncode == 0, done.stderr
+
+    figures = json.loads(path.read_text())
+    assert positive(figures["model"], "create_s")
+    assert positive(figures["matmul"], "flop_per_s")
+    train = figures["train"]
+    assert positive(train, "trace_s", "compile_cold_s", "trace_and_compile_cached_s")
+    assert positive(train, "images_per_s", "flop_per_step", "planned_bytes")
+    rate = train["flop_per_step"] / train["step_s"]
+    assert train["flop_per_s"] == pytest.approx(rate)
+    assert positive(figures["inference"], "images_per_s", "network_images_per_s")
+    assert positive(figures["input"], "images_per_s", "plain_loop_images_per_s")
+    assert figures["environment"]["packages"]["jax"]
+    assert figures["config"]["method"] == "pinet"
+    for word in ("machine", "versions", "train step", "decoding adds", "plain loop"):
+        assert word in done.stdout
+
+
+def test_made_up_batch_has_the_shapes_of_training():
+    settings = config.load("configs/pinet.py:smoke")
+    data = settings.data.to_dict()
+    batch = benchmark.example(2, data, 17)
+    size, persons = data["size"], data["max_persons"]
+    assert batch.inputs.image.shape == (2, size, size, 3)
+    assert batch.labels.joints.shape == (2, persons, 17, 2)
+    assert batch.labels.visibility.dtype == np.uint8
+    people = np.any(batch.labels.visibility > 0, axis=-1)
+    np.testing.assert_array_equal(people, batch.labels.area > 0)
+    again = benchmark.example(2, data, 17)
+    np.testing.assert_array_equal(again.labels.joints, batch.labels.joints)
+
+
+def test_seconds_is_the_median(monkeypatch):
+    ticks = iter([0.0, 1.0, 10.0, 15.0, 20.0, 22.0])
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: next(ticks))
+    assert benchmark.seconds(lambda: None, 3) == 2.0
+
+
+def test_input_is_left_out_without_the_dataset(tmp_path):
+    data = {"dataset": "ochuman", "dir": str(tmp_path), "split": "train", "threads": 1}
+    assert benchmark.reading(None, data, 1) is None
+    assert "not there" in benchmark._input_row(None)
+
+
+def test_missing_config_is_one_line():
+    done = run()
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --config is missing")
