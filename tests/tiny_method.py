@@ -137,3 +137,10 @@ def batch(rng: np.random.Generator, size: int = 8, side: int = 32) -> Batch:
         ),
         np.arange(size, dtype=np.int64),
     )
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """This file is also an experiment: --config tests/tiny_method.py."""
+    if variant:
+        raise ValueError(f"there is no variant {variant!r}")
+    return config()

@@ -68,7 +68,7 @@ def train_batches(
     # Order, repetition and random numbers come before the split among processes,
     # so that they belong to the batch and not to whoever makes it.
     examples = (
-        grain.MapDataset.source(Shuffled(chosen, seed))
+        grain.MapDataset.source(Shuffled(chosen, seed))  # pyright: ignore
         .seed(seed)
         .map(source.__getitem__)
         .random_map(view.random_map)

@@ -7,7 +7,7 @@ import numpy as np
 from occjax.data import figure, flesh
 from occjax.data.figure import Figures
 
-_PAIRS = 18  # candidates for the two people that overlap most
+_PAIRS = 14  # candidates for the two people that overlap most
 _SOLOS = 3  # candidates for each of the others,
 _SPOTS = 12  # and places that each of these tries
 _FAR_HIGHER = 0.16  # how much higher in the image stands what is farther, per depth

@@ -48,7 +48,6 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=ocp.checkpoint_managers.LatestN(KEEP),
                 cleanup_tmp_directories=not read_only,
-                read_only=read_only,
             ),
             item_names=("state", "data", "config"),
         )
@@ -144,24 +143,30 @@ def _hush(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 class Preemption:
-    """Whether the job was asked to stop (SIGTERM); every process gets one answer.
+    """Whether the job was asked to stop; every process gets the same answer.
 
-    `with` installs it. A run then saves at the next step and ends with status STOPPED:
-    not 0, so that a scheduler starts it again and a script does not take it for done.
+    `with` installs it for SIGTERM and Ctrl-C; a second signal acts as it always did. A
+    run then saves at the next step and ends with status STOPPED: not 0, so that a
+    scheduler starts it again and a script does not take it for done.
     """
+
+    def __init__(self) -> None:
+        """Listens to nothing yet."""
+        self._asked = False
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Preemption":
         """Starts to listen."""
-        self._asked = False
         # With several processes, jax.distributed listens and agrees on a step.
         if jax.process_count() == 1:
-            self._before = signal.signal(signal.SIGTERM, self._ask)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._ask)
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Restores what SIGTERM did before."""
-        if jax.process_count() == 1:
-            signal.signal(signal.SIGTERM, self._before)
+        """Restores what the signals did before."""
+        while self._before:
+            signal.signal(*self._before.popitem())
 
     def asked(self, step: int) -> bool:
         """Whether to stop after `step` steps; call it once for each step."""
@@ -171,6 +176,7 @@ class Preemption:
 
     def _ask(self, *signal_and_frame: object) -> None:
         self._asked = True
+        self.__exit__()
 
 
 def resume(checkpoints: Checkpoints, state: Any, asked: ConfigDict) -> Restored:

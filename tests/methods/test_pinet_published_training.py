@@ -1,14 +1,9 @@
 """PINet's training step with the reference weights against the published code's."""
 
-import functools
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import published_pinet as published
-import pytest
 from flax import linen as nn
 
 from occjax.methods import pinet
@@ -90,7 +85,5 @@ class Training:
 
 def squares_by_name(training, tree):
     names = published.torch_names(training.golden, training.name, training.variables)
-    pairs = zip(
-        jax.tree.leaves(names["params"]), jax.tree.leaves(tree), strict=True
-    )
+    pairs = zip(jax.tree.leaves(names["params"]), jax.tree.leaves(tree), strict=True)
     return {name: float(np.linalg.norm(np.ravel(x))) for name, x in pairs}

@@ -1,0 +1,58 @@
+"""Starts the project's commands as somebody at a terminal does."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+TINY = ("tests/tiny_train.py", "--config", "tests/tiny_method.py")
+SECONDS = 600
+
+
+def start(*argv: str, devices: int = 1, **variables: str) -> subprocess.Popen[str]:
+    """Starts `python ARGV` in the repository, with so many CPU devices."""
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "PYTHONPATH": str(ROOT),
+        **variables,
+    }
+    return subprocess.Popen(
+        [sys.executable, *argv],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of a process that ends by itself."""
+    try:
+        out, err = process.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
+    return process.returncode, out, err
+
+
+def run(*argv: str, devices: int = 1, **variables: str) -> tuple[int, str, str]:
+    """Runs `python ARGV` to its end."""
+    return finish(start(*argv, devices=devices, **variables))
+
+
+def figures(workdir: pathlib.Path, name: str) -> dict[int, Any]:
+    """Step -> value of one figure of metrics.jsonl; a step must stand there once."""
+    found: dict[int, Any] = {}
+    for line in (workdir / "metrics.jsonl").read_text().splitlines():
+        values = json.loads(line)
+        if name in values:
+            assert values["step"] not in found
+            found[values["step"]] = values[name]
+    return found
