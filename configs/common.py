@@ -10,7 +10,15 @@ WHOLE_IMAGE = dict(
 )
 
 # Gentler, for scenes that are rendered to fill the image.
-RENDERED = dict(scale=(0.85, 1.15), rotate=20.0, translate=0.08, flip=0.5, flip_shift=0)
+RENDERED = dict(scale=(0.95, 1.1), rotate=5.0, translate=0.03, flip=0.5, flip_shift=0.0)
 
 # The built-in crowd as the laptop experiments use it.
-CROWD = dict(size=(128, 128), people=(2, 3), overlap="crowdpose")
+CROWD = dict(
+    size=(96, 96),
+    num_scenes=12000,
+    test_scenes=300,
+    people=(2, 3),
+    overlap="crowdpose",
+    height=(0.8, 0.95),
+    objects=(0, 1),
+)

@@ -9,7 +9,7 @@ from occjax.data.figure import Figures
 
 _PAIRS = 14  # candidates for the two people that overlap most
 _SOLOS = 3  # candidates for each of the others,
-_SPOTS = 12  # and places that each of these tries
+_SPOTS = 24  # and places that each of these tries
 _FAR_HIGHER = 0.16  # how much higher in the image stands what is farther, per depth
 
 # How two people belong together: nothing, arms around each other, dancing hand in
@@ -136,7 +136,7 @@ def _sample_bodies(rng: _Rng, request: Request, pairs: _Pairs) -> _Bodies:
     yaw = np.pi * draw[0]
     yaw[:paired] = pairs.yaw.reshape(-1)
     # People of one scene stand at different distances from the camera.
-    distance = 0.9 + 0.2 * draw[1]
+    distance = 0.85 + 0.25 * draw[1]
     distance[:paired] = np.where(calm[:paired], 1.0, 1.0 + 0.1 * draw[1, :paired])
     scale = rng.uniform(*request.height) * build.stature * distance
     figures = figure.pose(build, angles, yaw)

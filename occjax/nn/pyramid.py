@@ -39,9 +39,9 @@ class Backbone(nn.Module):
     matrix products, which is what a CPU does best.
     """
 
-    widths: tuple[int, ...] = (32, 64, 128, 192)  # channels of each stage
-    depths: tuple[int, ...] = (1, 2, 2, 2)  # residual blocks of each stage
-    features: int = 128  # channels of the output
+    widths: tuple[int, ...] = (32, 64, 128)  # channels of each stage
+    depths: tuple[int, ...] = (1, 2, 4)  # residual blocks of each stage
+    features: int = 96  # channels of the output
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -70,7 +70,7 @@ class Backbone(nn.Module):
         return self._merge(levels, train)
 
     def _merge(self, levels: list[Array], train: bool) -> Array:
-        """Adds the levels from coarse to fine, each brought up to the next one's size."""
+        """Adds the levels, coarse to fine, each brought up to the size of the next."""
         merged = None
         for x in reversed(levels):
             x = nn.Dense(self.features, dtype=self.dtype)(x)

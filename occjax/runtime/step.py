@@ -23,7 +23,7 @@ from occjax.runtime import initial, optim
 from occjax.runtime.mesh import Layout
 from occjax.runtime.metrics import Mean, mean_of
 from occjax.skeletons import Skeleton
-from occjax.types import Array, Batch, Inputs, Labels, Poses
+from occjax.types import Array, Batch, Inputs, Poses
 
 TrainStep = Callable[["TrainState", Batch], tuple["TrainState", dict[str, Mean]]]
 PredictStep = Callable[[Mapping[str, Any], Inputs], Poses]
@@ -130,28 +130,14 @@ def make_train_step(
     tx = make_optimizer(config, state.params)
     rate = optim.schedule(config.optim, config.steps)
     learns = optim.trainable_mask(state.params, config.trainable)
-    weights = config.loss.to_dict()
-
-    def loss_of(params: Any, state: TrainState, batch: Batch) -> tuple[jax.Array, Any]:
-        rng = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        asked = _proposals(method, model, batch.labels)
-        outputs, updates = model.apply(
-            {"params": params, "batch_stats": state.batch_stats},
-            batch.inputs,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": rng},
-            **asked,
-        )
-        terms = method.loss_terms(model, outputs, batch.labels)
-        loss, metrics = total_loss(terms, weights)
-        return loss, (metrics, updates.get("batch_stats", {}))
+    loss = functools.partial(_loss, config, method, model)
 
     def train_step(
         state: TrainState, batch: Batch
     ) -> tuple[TrainState, dict[str, Mean]]:
-        gradient_of = jax.grad(loss_of, has_aux=True)
-        grads, (metrics, stats) = gradient_of(state.params, state, batch)
+        grads, (metrics, stats) = jax.grad(loss, has_aux=True)(
+            state.params, state, batch
+        )
         # Zeros in place of gradients nobody uses: the compiler then leaves them out.
         grads = jax.tree.map(
             lambda g, on: g if on else jnp.zeros_like(g), grads, learns
@@ -220,19 +206,36 @@ def total_loss(
     return loss, {**metrics, "loss": _single(loss)}
 
 
+def _loss(
+    config: ConfigDict,
+    method: types.ModuleType,
+    model: nn.Module,
+    params: Any,
+    state: TrainState,
+    batch: Batch,
+) -> tuple[jax.Array, tuple[dict[str, Mean], Any]]:
+    """Loss of a batch in training, its metrics, and the new batch statistics."""
+    asked = {}
+    if hasattr(method, "proposals"):
+        asked["proposals"] = method.proposals(model, batch.labels)
+    rng = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    outputs, updates = model.apply(
+        {"params": params, "batch_stats": state.batch_stats},
+        batch.inputs,
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"dropout": rng},
+        **asked,
+    )
+    terms = method.loss_terms(model, outputs, batch.labels)
+    loss, metrics = total_loss(terms, config.loss.to_dict())
+    return loss, (metrics, updates.get("batch_stats", {}))
+
+
 def _single(value: Any) -> Mean:
     """One value with weight 1, so that steps are averaged."""
     value = jnp.asarray(value)
     return Mean(value, jnp.ones_like(value))
-
-
-def _proposals(
-    method: types.ModuleType, model: nn.Module, labels: Labels | None
-) -> dict[str, Any]:
-    """The keyword that a method with `proposals` wants in training."""
-    if not hasattr(method, "proposals"):
-        return {}
-    return {"proposals": method.proposals(model, labels)}
 
 
 def _keep_frozen(old: Any, new: Any, pattern: str) -> Any:

@@ -60,7 +60,7 @@ def test_bytes_do_not_depend_on_the_machine():
     # Renew this number when scenes are meant to look different.
     source = Crowd(num_scenes=2, size=(64, 80), seed=7)
     sums = [zlib.crc32(source[index]["image"].tobytes()) for index in range(2)]
-    assert sums == [745511967, 3488952962]
+    assert sums == [3427220358, 1911784306]
 
 
 def test_other_index_or_seed_is_another_scene():
@@ -222,23 +222,25 @@ def test_left_and_right_follow_the_way_a_person_faces():
     [
         ("crowdpose", 0.27, 0.33),
         ("ochuman", 0.64, 0.71),
-        (0.12, 0.09, 0.17),
+        (0.12, 0.08, 0.18),
         (0.5, 0.46, 0.55),
     ],
 )
 def test_mean_largest_overlap_is_the_requested_one(overlap, low, high):
-    assert low <= largest_overlaps(overlap, 200).mean() <= high
+    assert low <= largest_overlaps(overlap, 150).mean() <= high
 
 
 def test_crowdpose_overlaps_spread_as_in_crowdpose():
-    found = largest_overlaps("crowdpose", 200)
+    found = largest_overlaps("crowdpose", 150)
     # The shares of its images: 44, 15 and 2 in 100.
     for limit, low, high in ((0.3, 0.35, 0.58), (0.5, 0.08, 0.24), (0.75, 0.0, 0.06)):
         assert low <= np.mean(found > limit) <= high
 
 
 def test_no_overlap_on_request():
-    assert largest_overlaps(0.0, 20, (2, 2)).max() < 0.1
+    found = largest_overlaps(0.0, 20, (2, 2))
+    assert found.mean() < 0.03
+    assert found.max() < 0.2
 
 
 def test_number_of_people_stays_in_range_and_reaches_both_ends():
