@@ -96,7 +96,7 @@ def laptop() -> ConfigDict:
 def smoke() -> ConfigDict:
     """Two steps of a tiny model, in seconds."""
     config = laptop()
-    config.update(dict(steps=2, batch_size=2, eval_every=2, checkpoint_every=2))
+    config.update(dict(steps=2, batch_size=8, eval_every=2, checkpoint_every=2))
     config.log_every = 1
     config.data.update(dict(size=64, eval_images=2))
     config.data.crowd.size = (64, 64)

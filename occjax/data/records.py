@@ -60,11 +60,11 @@ def decode(data: bytes, name: str, *, upright: bool = False) -> np.ndarray:
         raise UserError(f"{name}: the image file is empty.")
     if not _is_whole(data):
         raise UserError(f"{name}: the image file is cut short ({len(data)} bytes).")
-    flags = cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
+    flags = cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if image is None:
         raise UserError(f"{name}: {len(data)} bytes that are no readable image.")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+    return image
 
 
 def pixels(record: Record) -> np.ndarray:
@@ -122,9 +122,29 @@ def kept_pixels(record: Record) -> np.ndarray:
     runs = [{"size": size, "counts": bytes(counts)} for counts in segments if counts]
     if not runs:
         return np.full(size, 255, np.uint8)
-    region = run_lengths.decode(run_lengths.merge(runs))
-    # Runs go down columns; OpenCV wants rows, and transposes fastest itself.
-    return np.uint8(255) * (cv2.transpose(region.T) == 0)
+    lengths = _lengths(run_lengths.merge(runs)["counts"])
+    shown = np.uint8(255) * (np.arange(len(lengths)) % 2 == 0)
+    # Runs go down columns; OpenCV wants rows.
+    return cv2.transpose(np.repeat(shown, lengths).reshape(size[::-1]))
+
+
+def _lengths(counts: bytes) -> np.ndarray:
+    """Run lengths of COCO's compressed form, the first one outside the region.
+
+    A number is written in digits of base 32, lowest first, with 32 added to all but
+    the last, whose bit 16 is the sign; from the fourth on it is the difference to the
+    last but one. The COCO tools' decoders take half as long as decoding a photograph.
+    """
+    digits = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero(digits < 32)
+    first = np.append(0, last[:-1] + 1)
+    count = last - first + 1
+    place = np.arange(len(digits)) - np.repeat(first, count)
+    values = np.add.reduceat((digits & 31) << (5 * place), first)
+    values -= np.where(digits[last] & 16, 1 << (5 * count), 0)
+    for chain in (slice(1, None, 2), slice(2, None, 2)):
+        values[chain] = np.cumsum(values[chain])
+    return values
 
 
 def _is_whole(data: bytes) -> bool:

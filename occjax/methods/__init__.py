@@ -25,7 +25,8 @@ def load(name: str) -> types.ModuleType:
     Raises:
         ValueError: there is no such file, or it lacks one of the three names.
     """
-    if importlib.util.find_spec(f"{__name__}.{name}") is None:
+    known = name.isidentifier() and importlib.util.find_spec(f"{__name__}.{name}")
+    if not known:
         raise ValueError(f"method: {name!r} is no file of occjax/methods.")
     method = importlib.import_module(f"{__name__}.{name}")
     missing = [part for part in CONTRACT if not hasattr(method, part)]

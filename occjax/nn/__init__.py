@@ -16,7 +16,8 @@ def backbone(name: str, **fields: Any) -> nn.Module:
     Raises:
         ValueError: there is no such backbone, or it has no such field.
     """
-    if importlib.util.find_spec(f"{__name__}.{name}") is None:
+    known = name.isidentifier() and importlib.util.find_spec(f"{__name__}.{name}")
+    if not known:
         raise ValueError(f"backbone.name: {name!r} is no file of occjax/nn.")
     module = importlib.import_module(f"{__name__}.{name}")
     if not hasattr(module, "Backbone"):

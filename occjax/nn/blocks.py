@@ -1,5 +1,6 @@
 """Batch norm as torch defines it, explicitly padded convolutions, residual blocks."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from flax import linen as nn
 
 from occjax.types import Array
 
-TORCH_MOMENTUM, TORCH_EPSILON = 0.9, 1e-5
+MOMENTUM, EPSILON = 0.9, 1e-5  # torch's defaults; its momentum is 1 - ours
 SMALL_NORMAL = nn.initializers.normal(0.001)  # what HRNet starts its kernels from
 
 
@@ -19,14 +20,12 @@ class BatchNorm(nn.Module):
 
     The batch is normalised by its biased variance while the running variance takes the
     unbiased one. Statistics are float32 or wider. Under `jit` with a sharded batch they
-    are those of the global batch.
+    are those of the global batch. Running statistics carry no gradient.
 
     Parameters `scale` and `bias` [C]; `batch_stats` `mean` and `var` [C].
     """
 
-    dtype: Any = jnp.float32  # of the output; statistics are float32 or wider
-    momentum: float = TORCH_MOMENTUM
-    epsilon: float = TORCH_EPSILON
+    dtype: Any = jnp.float32  # of the output
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool, mask: Array | None = None) -> Array:
@@ -43,45 +42,132 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape)
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         var = self.variable("batch_stats", "var", jnp.ones, shape)
-        wide = np.promote_types(x.dtype, np.float32)  # strict promotion refuses jnp's
-        x = x.astype(wide)
-        used_mean, used_var = mean.value.astype(wide), var.value.astype(wide)
-        if train:
-            used_mean, used_var, count = _moments(x, mask)
-            if not self.is_initializing():
-                unbiased = used_var * (count / jnp.maximum(count - 1, 1))
-                self._update(mean, used_mean, count)
-                self._update(var, unbiased, count)
-        factor = jax.lax.rsqrt(used_var + jnp.asarray(self.epsilon, wide))
-        factor = factor * scale.astype(wide)
-        shift = bias.astype(wide) - used_mean * factor
-        x = x * _as_row(factor, x.ndim) + _as_row(shift, x.ndim)
-        return x.astype(self.dtype)
+        wide = _wide(x)
+        scale, bias = scale.astype(wide), bias.astype(wide)
+        if not train:
+            stats = mean.value.astype(wide), var.value.astype(wide)
+            y = _affine(x.astype(wide), *stats, scale, bias)
+            return y.astype(self.dtype)
+        if mask is not None:
+            mask = jnp.broadcast_to(mask, x.shape[:-1])[..., None]
+        y, new_mean, new_var = _by_batch(x, scale, bias, mask)
+        if not self.is_initializing():
+            count = _count(x, mask)
+            unbiased = new_var * (count / _at_least_one(count - 1))
+            for running, new in ((mean, new_mean), (var, unbiased)):
+                old = running.value.astype(wide)
+                new = old * MOMENTUM + new * (1 - MOMENTUM)
+                if mask is not None:
+                    new = jnp.where(count > 0, new, old)  # no row: nothing to learn
+                running.value = new.astype(running.value.dtype)
+        return y.astype(self.dtype)
 
-    def _update(self, running: nn.Variable, batch: Array, count: Array) -> None:
-        """Moves a running statistic towards the batch, unless no row counted."""
-        old = running.value.astype(batch.dtype)
-        new = old * self.momentum + jax.lax.stop_gradient(batch) * (1 - self.momentum)
-        running.value = jnp.where(count > 0, new, old).astype(running.value.dtype)
+
+# The gradient is written out because autodiff of the formulas below gives half as many
+# kernels again, and compiling a network of 305 batch norms is a matter of minutes.
+@jax.custom_vjp
+def _by_batch(
+    x: Array, scale: Array, bias: Array, mask: Array | None
+) -> tuple[Array, Array, Array]:
+    """Normalises x [..., C] by its own moments; also returns mean and variance.
+
+    Args:
+        x: [..., C].
+        scale: [C], float32 or wider, which is also the type of the results.
+        bias: [C], of that type.
+        mask: bool [..., 1], rows that enter the moments; None for all.
+    """
+    return _by_batch_forward(x, scale, bias, mask)[0]
 
 
-def _moments(x: Array, mask: Array | None) -> tuple[Array, Array, Array]:
-    """Mean [C], biased variance [C] and number of the rows of x [..., C] that count."""
+def _by_batch_forward(
+    x: Array, scale: Array, bias: Array, mask: Array | None
+) -> tuple[Any, Any]:
+    mean, var = _moments(x.astype(scale.dtype), mask)
+    y = _affine(x.astype(scale.dtype), mean, var, scale, bias)
+    return (y, mean, var), (x, scale, mask, mean, var)
+
+
+def _by_batch_backward(kept: Any, grads: Any) -> tuple[Any, ...]:
+    """With n = (x - mean) / std: dx = scale / std * (g - [row counts] (b + n s) / N).
+
+    Here b = sum g is the gradient of the bias and s = sum g n that of the scale.
+    """
+    x, scale, mask, mean, var = kept
+    grad = grads[0]  # the moments feed the running statistics only
+    axes, wide = tuple(range(x.ndim - 1)), x.astype(scale.dtype)
+    count = _at_least_one(_count(x, mask))
+    inverse = jax.lax.rsqrt(var + EPSILON)
+    bias_grad = jnp.sum(grad, axes)
+    scale_grad = inverse * (jnp.sum(grad * wide, axes) - mean * bias_grad)
+    normal = (wide - _row(mean, x)) * _row(inverse, x)
+    shared = _row(bias_grad / count, x) + normal * _row(scale_grad / count, x)
+    if mask is not None:
+        shared = jnp.where(mask, shared, jnp.zeros_like(shared))
+    x_grad = (grad - shared) * _row(inverse, x) * _row(scale, x)
+    return x_grad.astype(x.dtype), scale_grad, bias_grad, None
+
+
+_by_batch.defvjp(_by_batch_forward, _by_batch_backward)
+
+
+def _affine(x: Array, mean: Array, var: Array, scale: Array, bias: Array) -> Array:
+    """(x - mean) / sqrt(var + EPSILON) * scale + bias, per channel."""
+    normal = (x - _row(mean, x)) * _row(jax.lax.rsqrt(var + EPSILON), x)
+    return normal * _row(scale, x) + _row(bias, x)
+
+
+def _moments(x: Array, mask: Array | None) -> tuple[Array, Array]:
+    """Mean [C] and biased variance [C] of the rows of x [..., C] that count.
+
+    One pass over x: sums of x and of its square, as in every fused batch norm.
+    """
     axes = tuple(range(x.ndim - 1))
+    if mask is not None:
+        x = jnp.where(mask, x, jnp.zeros_like(x))
+    count = _at_least_one(_count(x, mask))
+    mean = jnp.sum(x, axes) / count
+    var = jnp.sum(jnp.square(x), axes) / count - jnp.square(mean)
+    return mean, jnp.maximum(var, 0)
+
+
+def _count(x: Array, mask: Array | None) -> Array | float:
+    """How many rows of x [..., C] enter the statistics; a constant without mask."""
     if mask is None:
-        rows = jnp.ones(x.shape[:-1] + (1,), bool)
-    else:
-        rows = jnp.broadcast_to(mask, x.shape[:-1])[..., None]
-    count = jnp.sum(rows, dtype=x.dtype)
-    rows_or_one = jnp.maximum(count, 1)
-    mean = jnp.sum(x, axes, where=rows) / rows_or_one
-    var = jnp.sum(jnp.square(x - _as_row(mean, x.ndim)), axes, where=rows) / rows_or_one
-    return mean, var, count
+        return float(math.prod(x.shape[:-1]))
+    return jnp.sum(mask, dtype=_wide(x))
 
 
-def _as_row(vector: Array, ndim: int) -> Array:
+def _at_least_one(count: Array | float) -> Array | float:
+    return max(count, 1.0) if isinstance(count, float) else jnp.maximum(count, 1)
+
+
+def _wide(x: Array) -> Any:
+    """The type of the statistics of x (strict promotion refuses jnp.promote_types)."""
+    return np.promote_types(x.dtype, np.float32)
+
+
+def _row(vector: Array, like: Array) -> Array:
     """[C] -> [1, ..., 1, C]: rank promotion is explicit here."""
-    return vector.reshape((1,) * (ndim - 1) + vector.shape)
+    return vector.reshape((1,) * (like.ndim - 1) + vector.shape)
+
+
+@jax.custom_vjp
+def relu(x: Array) -> Array:
+    """max(x, 0), whose gradient reads the result, so that x need not be kept."""
+    return jnp.maximum(x, 0)
+
+
+def _relu_forward(x: Array) -> tuple[Array, Array]:
+    y = relu(x)
+    return y, y
+
+
+def _relu_backward(y: Array, grad: Array) -> tuple[Array]:
+    return (jnp.where(y > 0, grad, jnp.zeros_like(grad)),)
+
+
+relu.defvjp(_relu_forward, _relu_backward)
 
 
 def conv(
@@ -127,7 +213,7 @@ class ConvBN(nn.Module):
             self.features, self.kernel, self.stride, dtype=self.dtype, name="conv"
         )(x)
         x = BatchNorm(dtype=self.dtype, name="bn")(x, train=train)
-        return nn.relu(x) if self.relu else x
+        return relu(x) if self.relu else x
 
 
 class BasicBlock(nn.Module):
@@ -149,7 +235,7 @@ class BasicBlock(nn.Module):
         y = ConvBN(self.features, relu=False, dtype=self.dtype, name="conv2")(
             y, train=train
         )
-        return nn.relu(y + _shortcut(x, y, self.stride, self.dtype, train=train))
+        return relu(y + _shortcut(x, y, self.stride, self.dtype, train=train))
 
 
 class Bottleneck(nn.Module):
@@ -173,7 +259,7 @@ class Bottleneck(nn.Module):
         y = ConvBN(self.features, kernel=1, relu=False, dtype=self.dtype, name="conv3")(
             y, train=train
         )
-        return nn.relu(y + _shortcut(x, y, self.stride, self.dtype, train=train))
+        return relu(y + _shortcut(x, y, self.stride, self.dtype, train=train))
 
 
 def _shortcut(x: Array, y: Array, stride: int, dtype: Any, *, train: bool) -> Array:

@@ -23,7 +23,8 @@ class PoseRefine(nn.Module):
     keeps that start. "no_graph" pools the sampled features directly; the paper does
     not say whether a layer per joint stays, here none does.
 
-    The paper counts "3 layers"; its code has 1 + 2 * 3 graph convolutions.
+    The paper counts "3 layers"; its code has 1 + 2 * 3 graph convolutions (1 + 2 * 2
+    for COCO). Its "two fully connected layers" have a batch norm between them.
     """
 
     num_joints: int  # J

@@ -152,8 +152,9 @@ def comparable(scores: Sequence[Array], decrease: float) -> Array:
     """Brings the scores of further test scales to the level of the first.
 
     A further scale is divided by its own best score and multiplied by the first scale's
-    best and by `decrease`. Where a scale found nothing there is no level to go by, and
-    only `decrease` applies.
+    best and by `decrease`, which PINet's published configs lack (DEKR's are 0.9 for
+    COCO, 0.8 for CrowdPose). Where a scale found nothing there is no level to go by,
+    and only `decrease` applies.
 
     Args:
         scores: [B, N] of each scale, -inf for padding.

@@ -123,6 +123,9 @@ def inside(points: Array, size: tuple[int, int]) -> Array:
 def map_weights(target: Array, background: float, ignore: Array) -> Array:
     """1 inside every Gaussian's window, `background` outside, 0 where ignored.
 
+    The paper knows the first two only; its code masks what lies outside the image, and
+    in COCO crowds and unlabelled persons.
+
     Args:
         target: [B, H, W, C] from `gaussians`.
         background: weight of the pixels that no Gaussian reaches.
@@ -145,6 +148,8 @@ def offset_targets(
     - a cell that holds exactly (0, 0) counts as empty;
     - the area is remembered per pixel and not per joint, so that once a larger person
       fills an empty joint of a pixel, its later joints overwrite the smaller person's.
+
+    Weights are 1 / sqrt(box area) as in the code; the paper's S_i is 1 / area.
 
     Each queried pixel replays that order by itself: no dense map is written, and the
     cost follows the number of pixels asked for.

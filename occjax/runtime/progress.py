@@ -94,8 +94,9 @@ class Progress:
         """
         self._writer, self._config, self._last_good = writer, config, last_good
         self._bar = _bar(start, config.steps)
-        self._waiting: tuple[int, Mapping[str, Mean], float] | None = None
+        self._waiting: tuple[int, Mapping[str, Mean]] | None = None
         self._sums: dict[str, Mean] | None = None
+        self._waited = 0.0
         self._clock: tuple[float, int, float] | None = None  # time, step, waited
         self._begun = time.perf_counter()
         self._compiled = False
@@ -120,6 +121,7 @@ class Progress:
         Raises:
             UserError: as `flush`.
         """
+        self._waited = waited
         self.flush()
         if not self._compiled:
             self._compiled = True
@@ -127,7 +129,7 @@ class Progress:
             self.say(f"first batch read and step compiled in {seconds:.1f} s")
         if self._clock is None:
             self._clock = time.perf_counter(), step - 1, waited
-        self._waiting = step, measured, waited
+        self._waiting = step, measured
 
     def flush(self) -> None:
         """Reads the figures of the last step added.
@@ -137,14 +139,14 @@ class Progress:
         """
         if self._waiting is None:
             return
-        (step, measured, waited), self._waiting = self._waiting, None
+        (step, measured), self._waiting = self._waiting, None
         measured = jax.device_get(measured)
         metrics.check_finite(step, measured, self._last_good)
         self._sums = metrics.merge(self._sums, measured)
         if self._bar is not None:
             self._bar.update(1)
         if step % self._config.log_every == 0 or step == self._config.steps:
-            self._log(step, waited)
+            self._log(step)
 
     def restart_clock(self) -> None:
         """Leaves out of the rates what was no training, such as an evaluation."""
@@ -158,24 +160,20 @@ class Progress:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
 
-    def _log(self, step: int, waited: float) -> None:
+    def _log(self, step: int) -> None:
         sums, self._sums = self._sums or {}, None
         values = {name: float(mean.value) for name, mean in sums.items()}
-        values |= self._rates(step, waited)
+        values |= self._rates(step)
         self._writer.write(step, values)
         self._show(step, values)
-        self._clock = time.perf_counter(), step, waited
+        self._clock = time.perf_counter(), step, self._waited
 
-    def _rates(self, step: int, waited: float) -> dict[str, float]:
-        since, before, waited_before = self._clock or (
-            time.perf_counter(),
-            step,
-            waited,
-        )
+    def _rates(self, step: int) -> dict[str, float]:
+        XX
         seconds = max(time.perf_counter() - since, 1e-9)
         rates = {
             "images_per_second": (step - before) * self._config.batch_size / seconds,
-            "input_wait_share": (waited - waited_before) / seconds,
+            "input_wait_share": (self._waited - waited_before) / seconds,
         }
         memory = jax.local_devices()[0].memory_stats()
         if memory is not None:  # the CPU does not count

@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 import scenes
+from faster_coco_eval.core import mask as run_lengths
 
 from data_prep import builder
 from data_prep.account import Account
@@ -203,6 +204,27 @@ def test_thumbnail_in_the_header_does_not_hide_a_cut():
     assert records.decode(tagged, "a").shape == image.shape
     with pytest.raises(UserError, match="cut short"):
         records.decode(tagged[:-30], "a")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_pixels_of_hidden_regions_are_those_of_the_coco_tools(seed):
+    rng = np.random.default_rng(seed)
+    size = rng.integers(5, 300, 2)
+    smooth = cv2.GaussianBlur(rng.random(size), (0, 0), 1 + 3 * seed)
+    masks = [smooth > np.median(smooth), smooth < np.quantile(smooth, 0.1)]
+    if seed == 0:
+        masks = [np.ones(size, bool), np.zeros(size, bool)]
+    encoded = [
+        run_lengths.encode(np.asfortranarray(mask, np.uint8))["counts"]
+        for mask in masks
+    ]
+    record = scenes.record(
+        np.zeros((*size, 3), np.uint8),
+        np.zeros((3, 17, 3)),
+        segmentation=[*encoded, b""],
+    )
+    expected = np.where(masks[0] | masks[1], 0, 255)
+    np.testing.assert_array_equal(records.kept_pixels(record), expected)
 
 
 def test_listed_size_must_be_that_of_the_pixels():

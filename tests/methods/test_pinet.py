@@ -52,7 +52,8 @@ def people(batch=2, persons=3, seed=1):
 @functools.cache
 def variables(refine="dynamic", parts="part-large"):
     model = small(refine=refine, parts=parts)
-    found = jax.jit(lambda: model.init(KEY, example(), train=True))()
+    # inputs are arguments: the compiler would otherwise work the whole network out
+    found = jax.jit(model.init, static_argnames="train")(KEY, example(), train=True)
     # heads start near zero; peaks above the threshold need livelier ones
     return jax.tree.map(
         lambda x: x if x.ndim < 2 else x + 0.3 * jax.random.normal(KEY, x.shape), found
@@ -66,19 +67,18 @@ def reduce(terms):
     }
 
 
-@functools.partial(jax.jit, static_argnames=("refine", "batch_cut"))
-def train_terms(params, labels, refine="dynamic", batch_cut=False):
-    """Reduced losses, outputs and new statistics."""
-    model = small(refine=refine, batch_cut=batch_cut)
-    given = {"params": params, "batch_stats": variables(refine)["batch_stats"]}
-    outputs, changed = model.apply(
-        given,
+@jax.jit
+def train_terms(variables, labels):
+    """Reduced losses and outputs."""
+    model = small()
+    outputs, _ = model.apply(
+        variables,
         example(),
         train=True,
         proposals=pinet.proposals(model, labels),
         mutable=["batch_stats"],
     )
-    return reduce(pinet.loss_terms(model, outputs, labels)), outputs, changed
+    return reduce(pinet.loss_terms(model, outputs, labels)), outputs
 
 
 @pytest.mark.parametrize("name", ["coco", "ochuman"])
@@ -97,7 +97,7 @@ def test_losses_over_windows_equal_the_published_dense_losses(golden, name):
     maps = Maps(nhwc[0], nhwc[1], nhwc[2].reshape(1, 128, 128, 3, 17, 2))
     model = small()
     got = reduce(
-        jax.jit(lambda maps: pinet.loss_terms(model, pinet.Outputs(maps), labels))(maps)
+        jax.jit(functools.partial(pinet.loss_terms, model))(pinet.Outputs(maps), labels)
     )
     target = np.concatenate((z["heatmap"], z["detkpt_map"]))
     weight = np.concatenate((z["kpt_mask"], z["detkpt_mask"]))
@@ -118,9 +118,8 @@ def test_padding_persons_change_no_loss_and_no_proposal():
         ignore=labels.ignore,
         head_size=jnp.zeros((2, 8)),
     )
-    params = variables()["params"]
-    terms, outputs, _ = train_terms(params, labels)
-    padded_terms, padded_outputs, _ = train_terms(params, padded)
+    terms, outputs = train_terms(variables(), labels)
+    padded_terms, padded_outputs = train_terms(variables(), padded)
     assert set(terms) == {"heatmap", "offset", "refine"}
     for name, value in terms.items():
         np.testing.assert_allclose(padded_terms[name], value, rtol=1e-6)
@@ -150,19 +149,19 @@ def test_proposals_are_the_best_pixels_of_the_windows_and_smaller_persons_first(
 
 
 def test_refinement_ignores_proposals_that_are_not_valid():
-    model, given, labels = small(), variables(), people()
+    model, given, labels = small(max_proposals=150), variables(), people()
     at = jax.jit(functools.partial(pinet.proposals, model))(labels)
     assert not np.all(at.valid)
     moved = jnp.where(at.valid[..., None], at.pixels, MAP - 1 - at.pixels)
 
     @jax.jit
-    def run(at):
+    def run(inputs, at):
         return model.apply(
-            given, example(), train=True, proposals=at, mutable=["batch_stats"]
+            given, inputs, train=True, proposals=at, mutable=["batch_stats"]
         )
 
-    outputs, stats = run(at)
-    other, other_stats = run(at._replace(pixels=moved))
+    outputs, stats = run(example(), at)
+    other, other_stats = run(example(), at._replace(pixels=moved))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), stats, other_stats
     )
@@ -171,9 +170,9 @@ def test_refinement_ignores_proposals_that_are_not_valid():
 
 
 def test_refinement_teaches_the_features_but_not_the_coarse_poses():
-    grad = jax.jit(jax.grad(lambda params: train_terms(params, people())[0]["refine"]))(
-        variables()["params"]
-    )
+    grad = jax.grad(lambda given: train_terms(given, people())[0]["refine"])(
+        variables()
+    )["params"]
     for head in ("heatmap_head", "part_head", "offset_head"):
         assert not any(np.any(x) for x in jax.tree.leaves(grad[head]))
     for part in ("trunk", "refiner"):
@@ -230,11 +229,11 @@ def test_one_sided_parts_do_without_the_flip_test():
 
 def predict(model, given, inputs):
     @jax.jit
-    def run(given):
+    def run(given, inputs):
         outputs = model.apply(given, inputs, train=False)
         return pinet.decode(model, outputs, inputs), outputs.candidates[0]
 
-    return run(given)
+    return run(given, inputs)
 
 
 @pytest.mark.parametrize("parts", ["part-large", "part-small"])
@@ -260,8 +259,8 @@ def test_without_the_flip_test_each_pose_is_its_pixel_minus_its_offset():
     given = {k: dict(v) for k, v in variables().items()}
     given["params"].pop("refiner")
     given["batch_stats"].pop("refiner")
-    inputs = example()
-    outputs = jax.jit(lambda g: model.apply(g, inputs, train=False))(given)
+    run = jax.jit(functools.partial(model.apply, train=False))
+    outputs = run(given, example())
     (found,) = outputs.candidates
     maps = jax.tree.map(np.asarray, outputs.maps)
     for b, n in np.argwhere(np.asarray(found.score) > -np.inf):

@@ -1,5 +1,7 @@
 """PINet's inference with the reference weights against the published code's figures."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,7 +67,7 @@ def test_flip_test_gives_the_published_poses(golden, name):
 def decode(model, found, size=(128, 192)):
     inputs = published.inputs_of(jnp.zeros((1, *size, 3)), TO_SOURCE)
     outputs = pinet.Outputs(maps=None, candidates=tuple(found))
-    poses = jax.jit(lambda outputs: pinet.decode(model, outputs, inputs))(outputs)
+    poses = jax.jit(functools.partial(pinet.decode, model))(outputs, inputs)
     return jax.tree.map(lambda x: np.asarray(x)[0], poses)
 
 

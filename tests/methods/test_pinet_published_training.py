@@ -1,35 +1,35 @@
 """PINet's training step with the reference weights against the published code's."""
 
+import functools
+import json
+
+import golden_weights
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import published_pinet as published
+import pytest
 from flax import linen as nn
 
 from occjax.methods import pinet
 from occjax.ops import losses
 
+pytestmark = pytest.mark.slow
 FACTORS = {"heatmap": 1.0, "offset": 0.03, "refine": 0.03}
 TRAINED = ("pinet_ochuman", "pinet_crowdpose", "spm_center")
 
 
-def nhwc(x, dtype):
-    return jnp.asarray(np.moveaxis(x, 1, -1), dtype)
-
-
 class Training:
-    """The reference batch: its targets are stored as maps, so the loss is dense here."""
+    """The reference batch; its targets are stored as maps, so the loss is dense."""
 
     def __init__(self, golden, name, dtype):
-        self.name, self.golden = name, golden
+        self.folder, self.dtype = golden / name, dtype
         self.model, self.variables = published.build(golden, name, dtype)
-        self.z = z = np.load(golden / name / "train_step.npz")
+        self.names = published.torch_names(golden, name, self.variables)
+        self.z = z = np.load(self.folder / "train_step.npz")
         image = published.image_from_normalised(z["image"], dtype)
         self.inputs = published.inputs_of(image)
-        self.target, self.weight = (
-            jnp.concatenate((nhwc(z[a], dtype), nhwc(z[b], dtype)), axis=-1)
-            for a, b in (("heatmap_t", "detkpt_t"), ("kpt_mask", "detkpt_mask"))
-        )
         flat = np.stack([z[k] for k in sorted(z) if k.startswith("gt_inds")], axis=1)
         width = image.shape[2] // 4
         pixels = np.stack((flat % width, flat // width), axis=-1).astype(np.int32)
@@ -37,53 +37,158 @@ class Training:
             jnp.asarray(pixels), jnp.ones(pixels.shape[:3], bool)
         )
 
+    def maps(self, *keys):
+        """Stored maps, joined along the channels: [B, h, w, C]."""
+        maps = np.concatenate([self.z[key] for key in keys], axis=1)
+        return jnp.asarray(np.moveaxis(maps, 1, -1), self.dtype)
+
     def terms(self, outputs):
         """Name -> reduced loss with its factor."""
-        maps, z = outputs.maps, self.z
+        maps = outputs.maps
         pred = jnp.concatenate((maps.heatmap, maps.parts), axis=-1)
-        offset = maps.offset.reshape(*pred.shape[:3], -1)
+        target, weight = self.maps("offset_t"), self.maps("offset_weight")
         terms = {
-            "heatmap": losses.weighted_mse(pred, self.target, self.weight),
+            "heatmap": losses.weighted_mse(
+                pred,
+                self.maps("heatmap_t", "detkpt_t"),
+                self.maps("kpt_mask", "detkpt_mask"),
+            ),
             "offset": losses.weighted_smooth_l1(
-                offset, *(nhwc(z[k], pred.dtype) for k in ("offset_t", "offset_weight"))
+                maps.offset.reshape(target.shape), target, weight
             ),
         }
         if outputs.refined is not None:
-            wanted, weight = (
-                jnp.asarray(z[k], pred.dtype) for k in ("gt_offsets", "reg_weights")
+            target, weight = (
+                jnp.asarray(self.z[key], self.dtype)
+                for key in ("gt_offsets", "reg_weights")
             )
-            refined = outputs.refined.reshape(wanted.shape)
-            terms["refine"] = losses.weighted_smooth_l1(refined, wanted, weight)
+            refined = outputs.refined.reshape(target.shape)
+            terms["refine"] = losses.weighted_smooth_l1(refined, target, weight)
         return {
             name: FACTORS[name] * jnp.sum(v * w) / jnp.maximum(jnp.sum(w), 1)
             for name, (v, w) in terms.items()
         }
 
-    def loss(self, params, stats, frozen=False):
-        """Total, and (terms, outputs, statistics)."""
-        variables = {"params": params, "batch_stats": stats}
-        steps = [published.frozen_norms] if frozen else []
+    def loss(self, params, stats):
+        """Total loss, and (terms, outputs, new statistics)."""
         with nn.intercept_methods(published.one_backbone):
-            for step in steps:
-                with nn.intercept_methods(step):
-                    outputs, changed = self.apply(variables)
-                    break
-            else:
-                outputs, changed = self.apply(variables)
+            outputs, changed = self.model.apply(
+                {"params": params, "batch_stats": stats},
+                self.inputs,
+                train=True,
+                proposals=self.proposals,
+                mutable=["batch_stats"],
+            )
         terms = self.terms(outputs)
-        return sum(terms.values()), (terms, outputs, changed["batch_stats"])
+        return sum(terms.values()), (terms, outputs, changed.get("batch_stats"))
 
-    def apply(self, variables):
-        return self.model.apply(
-            variables,
-            self.inputs,
-            train=True,
-            proposals=self.proposals,
-            mutable=["batch_stats"],
+    def by_name(self, tree, kind="params"):
+        """Torch name -> array in Flax's layout."""
+        names = jax.tree.leaves(self.names[kind])
+        return dict(zip(names, jax.tree.leaves(tree), strict=True))
+
+
+def lengths(arrays):
+    return {name: np.linalg.norm(np.ravel(x)) for name, x in arrays.items()}
+
+
+@functools.cache
+def trajectory(golden, name):
+    """Five steps of Adam in float64: losses, first gradient, outputs and statistics."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        training = Training(golden, name, np.float64)
+        params, stats = (training.variables[k] for k in ("params", "batch_stats"))
+        adam = optax.adam(1e-3)
+        state, rows, seen = adam.init(params), [], []
+        for _ in range(6):
+            (total, (terms, outputs, stats)), grad = jax.value_and_grad(
+                training.loss, has_aux=True
+            )(params, stats)
+            rows.append([float(total), *map(float, terms.values())])
+            seen.append((grad, outputs, stats, params))
+            updates, state = jax.jit(adam.update)(grad, state)
+            params = optax.apply_updates(params, updates)
+        to_host = functools.partial(jax.tree.map, np.asarray)
+        return training, rows, to_host(seen)
+
+
+def assert_lengths(got, wanted, rtol):
+    """L2 norms by torch name; those that are exactly zero in theory are skipped."""
+    for name, value in wanted.items():
+        if value > 1e-15:
+            np.testing.assert_allclose(got[name], value, rtol=rtol, err_msg=name)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_losses_follow_the_published_adam_steps(golden, name):
+    training, rows, seen = trajectory(golden, name)
+    wanted = json.loads((training.folder / "trajectory.json").read_text())
+    for row, reference in zip(rows, wanted["float64"], strict=True):
+        np.testing.assert_allclose(row, reference[: len(row)], rtol=1e-6)
+    last = lengths(training.by_name(seen[-1][3]))
+    lengths_of = wanted["param_l2_after_last_update"]["l2"]
+    # where the gradient is zero Adam follows rounding noise, without effect
+    manifest, _ = golden_weights.load(training.folder)
+    idle = manifest["zero_gradient_params_in_train_mode"]
+    steered = {n: pair[1] for n, pair in lengths_of.items() if n not in idle}
+    assert_lengths(last, steered, 1e-6)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_first_gradient_is_the_published_one(golden, name):
+    training, _, seen = trajectory(golden, name)
+    grad = training.by_name(seen[0][0])
+    wanted = json.loads((training.folder / "train_grad_l2.json").read_text())["l2"]
+    assert_lengths(lengths(grad), {n: pair[1] for n, pair in wanted.items()}, 1e-6)
+    after = training.by_name(seen[1][3])
+    for key in training.z:
+        kind, _, parameter = key.partition(":")
+        if not parameter:
+            continue
+        got = (grad if kind == "grad" else after)[parameter]
+        if got.ndim == 4:
+            got = got.transpose(3, 2, 0, 1)
+        reference = training.z[key]
+        # stored gradients are those of the float32 run, parameters of the float64 one
+        rtol = 3e-2 if kind == "grad" else 1e-6
+        np.testing.assert_allclose(got, reference, atol=rtol * np.abs(reference).max())
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_training_outputs_and_statistics_are_the_published_ones(golden, name):
+    training, _, seen = trajectory(golden, name)
+    _, outputs, stats, _ = seen[0]
+    z, maps = training.z, outputs.maps
+    offset = maps.offset.reshape(*maps.parts.shape[:3], -1)[..., ::8]
+    pairs = [
+        (np.moveaxis(maps.heatmap, -1, 1), z["pred_heatmap"]),
+        (np.moveaxis(maps.parts, -1, 1), z["pred_detkpt"]),
+        (np.moveaxis(offset, -1, 1), z["pred_offset_ch_every8"]),
+    ]
+    if outputs.refined is not None:
+        wanted = z["refine_offsets"]
+        pairs.append((outputs.refined.reshape(wanted.shape), wanted))
+    manifest, _ = golden_weights.load(training.folder)
+    by_name = training.by_name(stats, "batch_stats")
+    for kind in ("mean", "var"):
+        names = [f"{norm}.running_{kind}" for norm in manifest["bn_order"]]
+        got = np.concatenate([by_name[n] for n in names])[::4]
+        pairs.append((got, z[f"running_{kind}_after_step_every4"]))
+    for got, wanted in pairs:
+        np.testing.assert_allclose(got, wanted, atol=3e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_gradient_with_frozen_batch_norm_is_the_published_one(golden, name):
+    training = Training(golden, name, np.float32)
+    params, stats = (training.variables[k] for k in ("params", "batch_stats"))
+    with nn.intercept_methods(published.frozen_norms):
+        (total, (terms, _, _)), grad = jax.value_and_grad(training.loss, has_aux=True)(
+            params, stats
         )
-
-
-def squares_by_name(training, tree):
-    names = published.torch_names(training.golden, training.name, training.variables)
-    pairs = zip(jax.tree.leaves(names["params"]), jax.tree.leaves(tree), strict=True)
-    return {name: float(np.linalg.norm(np.ravel(x))) for name, x in pairs}
+    wanted = json.loads((training.folder / "train_grad_l2.json").read_text())
+    wanted = wanted["bn_frozen"]
+    row = [float(total), *map(float, terms.values())]
+    np.testing.assert_allclose(row, wanted["loss_float64"][: len(row)], rtol=2e-5)
+    got = lengths(training.by_name(grad))
+    assert_lengths(got, {n: pair[1] for n, pair in wanted["l2"].items()}, 2e-3)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from occjax.errors import UserError
 from occjax.nn import hrnet
 from occjax.runtime import weights
 
@@ -17,6 +18,12 @@ def shapes_of(model, side=64):
     image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     init = functools.partial(model.init, train=False)
     return jax.eval_shape(init, jax.random.key(0), image)
+
+
+# Compiled for few seconds rather than few milliseconds.
+quick_jit = functools.partial(
+    jax.jit, compiler_options={"xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE"}
+)
 
 
 def nhwc(array):
@@ -42,12 +49,10 @@ def evaluated(reference):
     """Features and all module outputs of the official weights in evaluation mode."""
     folder, _, variables = reference
     image = nhwc(np.load(folder / "eval_stages.npz")["input"])
-    apply = jax.jit(
-        functools.partial(
-            hrnet.Backbone().apply, train=False, capture_intermediates=True
-        )
+    apply = functools.partial(
+        hrnet.Backbone().apply, train=False, capture_intermediates=True
     )
-    features, state = apply(variables, image)
+    features, state = quick_jit(apply)(variables, image)
     return features, state["intermediates"]
 
 
@@ -73,3 +78,139 @@ def test_every_stage_equals_the_official_code(reference, evaluated):
     for stage, name in STAGES.items():
         for b, branch in enumerate(intermediates[name]["__call__"][0]):
             assert_close_to_largest(branch, nhwc(expected[f"{stage}_{b}"]), 2e-5)
+
+
+def test_running_statistics_after_one_training_pass_equal_the_official_code(reference):
+    folder, manifest, variables = reference
+    image = nhwc(np.load(folder / "eval_stages.npz")["input"])
+    expected = np.load(folder / "train_bn.npz")
+    apply = functools.partial(
+        hrnet.Backbone().apply, train=True, mutable=["batch_stats"]
+    )
+    features, state = quick_jit(apply)(variables, image)
+    assert_close_to_largest(
+        features[..., ::8], nhwc(expected["features_train_ch_every8"]), 3e-4
+    )
+    state_dict = dict(golden_weights.load(folder)[1])
+    for part in ("running_mean", "running_var"):
+        names = [f"{name}.{part}" for name in manifest["bn_order"]]
+        ends = np.cumsum([state_dict[name].size for name in names])
+        pieces = np.split(expected[f"{part}_after"], ends)
+        assert not pieces[-1].size  # every value has its batch norm
+        state_dict.update(zip(names, pieces[:-1], strict=True))
+    after = weights.convert(state_dict, hrnet.TORCH_NAMES, shapes_of(hrnet.Backbone()))
+    jax.tree.map(
+        functools.partial(assert_close_to_largest, tolerance=3e-4),
+        state["batch_stats"],
+        after["batch_stats"],
+    )
+
+
+@pytest.mark.slow
+def test_features_in_float64_equal_the_official_code_to_its_rounding(reference):
+    folder, _, variables = reference
+    expected = nhwc(np.load(folder / "eval_features.npz")["features"])
+    with jax.enable_x64(True):
+        image = nhwc(np.load(folder / "eval_stages.npz")["input"]).astype(np.float64)
+        apply = functools.partial(hrnet.Backbone(dtype=jnp.float64).apply, train=False)
+        features = quick_jit(apply)(variables, image)
+    assert features.dtype == np.float64
+    assert_close_to_largest(features, expected, 5e-6)
+
+
+def test_w48_is_the_same_network_with_wider_branches():
+    model = hrnet.Backbone(width=48)
+    assert jax.eval_shape(
+        functools.partial(model.init_with_output, train=False),
+        jax.random.key(0),
+        jax.ShapeDtypeStruct((1, 64, 96, 3), jnp.float32),
+    )[0].shape == (1, 16, 24, 15 * 48)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """A narrow, short backbone with all four branches, its variables, an image."""
+    model = hrnet.Backbone(**TINY)
+    image = np.random.default_rng(0).standard_normal((2, 32, 64, 3), np.float32)
+    shapes = shapes_of(model)
+    variables = jax.tree.map(
+        lambda leaf: np.random.default_rng(leaf.size).uniform(0.2, 1, leaf.shape),
+        shapes,
+    )
+    variables = jax.tree.map(np.float32, variables)
+    return model, variables, image
+
+
+def test_without_concat_only_the_finest_branch_is_fused_and_returned(tiny):
+    model, variables, image = tiny
+    finest = hrnet.Backbone(**TINY, concat=False)
+    shapes = shapes_of(finest)
+    for collection, tree in shapes.items():
+        left_out = set(shapes_of(model)[collection]["stage4_0"]) - set(tree["stage4_0"])
+        assert left_out  # the fusions towards the three coarser branches
+        assert not any(name.startswith(("branch", "fuse0")) for name in left_out)
+    kept = jax.tree.map(lambda _, leaf: leaf, shapes, select(variables, shapes))
+    every = model.apply(variables, image, train=False)
+    assert every.shape == (2, 8, 16, 15 * 4)
+    np.testing.assert_allclose(
+        finest.apply(kept, image, train=False), every[..., :4], rtol=1e-4
+    )
+
+
+def select(tree, like):
+    """The part of a nested dict whose keys are in `like`."""
+    if not isinstance(like, dict):
+        return tree
+    return {key: select(tree[key], like[key]) for key in like}
+
+
+def test_bfloat16_computes_near_float32_and_keeps_float32_variables(tiny):
+    model, variables, image = tiny
+    narrow = hrnet.Backbone(**TINY, dtype=jnp.bfloat16)
+    y, state = narrow.apply(variables, image, train=True, mutable=["batch_stats"])
+    expected, _ = model.apply(variables, image, train=True, mutable=["batch_stats"])
+    assert y.dtype == jnp.bfloat16
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state))
+    error = np.abs(np.asarray(y, np.float32) - expected)
+    assert np.mean(error) < 0.05 * np.mean(np.abs(expected))
+
+
+def test_gradient_reaches_every_parameter(tiny):
+    model, variables, image = tiny
+
+    def loss(params):
+        given = {**variables, "params": params}
+        y, _ = model.apply(given, image, train=True, mutable=["batch_stats"])
+        return jnp.mean(jnp.square(y) * jnp.linspace(0, 1, 60)[None, None, None])
+
+    grads = quick_jit(jax.grad(loss))(variables["params"])
+    for path, grad in jax.tree_util.tree_leaves_with_path(grads):
+        assert np.all(np.isfinite(grad)), path
+        assert np.any(grad != 0), path
+
+
+def test_sides_that_do_not_halve_five_times_are_refused(tiny):
+    model, variables, _ = tiny
+    with pytest.raises(ValueError, match=r"multiples of 32, got \(32, 48\)"):
+        model.apply(variables, np.zeros((1, 32, 48, 3), np.float32), train=False)
+
+
+def test_nearest_upsampling_repeats_pixels_and_bilinear_does_not():
+    x = np.arange(4, dtype=np.float32).reshape(1, 2, 2, 1)
+    nearest = hrnet.upsample_nearest(x, 2)[0, ..., 0]
+    np.testing.assert_array_equal(nearest, np.kron(x[0, ..., 0], np.ones((2, 2))))
+    joined = hrnet.concatenate([np.zeros((1, 4, 4, 1), np.float32), x])[0, ..., 1]
+    along = np.array([0, 0.25, 0.75, 1])  # align_corners=False, edges replicated
+    np.testing.assert_allclose(joined, 2 * along[:, None] + along, rtol=1e-6)
+
+
+def test_the_table_names_each_variable_once_and_the_imagenet_head_is_dropped(reference):
+    folder, _, variables = reference
+    state_dict = dict(golden_weights.load(folder)[1])
+    state_dict["classifier.weight"] = np.zeros((1000, 2048), np.float32)
+    state_dict["incre_modules.0.0.bn1.num_batches_tracked"] = np.zeros((), np.int64)
+    shapes = shapes_of(hrnet.Backbone())
+    from_imagenet = weights.convert(state_dict, hrnet.IMAGENET_NAMES, shapes)
+    jax.tree.map(np.testing.assert_array_equal, from_imagenet, variables)
+    with pytest.raises(UserError, match=r"^weights: 2 .*classifier\.weight matches no"):
+        weights.convert(state_dict, hrnet.TORCH_NAMES, shapes)

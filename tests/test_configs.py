@@ -1,0 +1,121 @@
+"""Every shipped config builds its model, and its smoke variant trains."""
+
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from configs import pinet, spm, study_parts
+from occjax import skeletons
+from occjax.runtime import config as configs
+from occjax.runtime import step
+from occjax.types import Inputs, Labels
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PAPER = ("ochuman", "crowdpose", "coco")
+SHIPPED = [
+    *(f"configs/{name}.py" for name in ("pinet", "spm")),
+    *(f"configs/{name}.py:{variant}" for name in ("pinet", "spm") for variant in PAPER),
+    *(f"configs/study_parts.py:{system}" for system in study_parts.SYSTEMS),
+]
+SMOKE = sorted(
+    path.stem
+    for path in (ROOT / "configs").glob("*.py")
+    if "smoke" in path.read_text(encoding="utf-8")
+)
+
+
+def shapes(size, batch=1, persons=2, joints=17):
+    """Inputs and labels without values."""
+
+    def array(*shape, dtype=np.float32):
+        return jax.ShapeDtypeStruct((batch, *shape), dtype)
+
+    inputs = Inputs(
+        image=array(size, size, 3, dtype=np.uint8),
+        valid=array(2, dtype=np.int32),
+        to_source=array(2, 3),
+    )
+    labels = Labels(
+        joints=array(persons, joints, 2),
+        visibility=array(persons, joints, dtype=np.uint8),
+        area=array(persons),
+        ignore=array(size // 4, size // 4, dtype=bool),
+        head_size=array(persons),
+    )
+    return inputs, labels
+
+
+@pytest.mark.parametrize("spec", SHIPPED)
+def test_loss_weights_name_the_terms_of_the_model_they_train(spec):
+    config = configs.load(spec)
+    dataset = config.data.dataset
+    skeleton = skeletons.CROWDPOSE if dataset == "crowdpose" else skeletons.COCO
+    method, model = step.build_model(config, skeleton)
+    # a full-size model is traced at the least size its strides allow
+    inputs, labels = shapes(64, joints=skeleton.num_joints)
+
+    def terms(inputs, labels):
+        asked = {"proposals": method.proposals(model, labels)}
+        variables = model.init(jax.random.key(0), inputs, train=True, **asked)
+        outputs, _ = model.apply(
+            variables, inputs, train=True, mutable=["batch_stats"], **asked
+        )
+        return method.loss_terms(model, outputs, labels)
+
+    assert set(jax.eval_shape(terms, inputs, labels)) == set(config.loss)
+
+
+@pytest.mark.parametrize("name", SMOKE)
+def test_smoke_variant_trains_and_is_scored(name, tmp_path):
+    command = [sys.executable, "-m", "occjax.train", f"--workdir={tmp_path}"]
+    command += [f"--config=configs/{name}.py:smoke"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "metrics.json").exists()
+    assert (tmp_path / "samples" / "comparison.png").exists()
+    assert "2/2" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("variant", "batch", "steps", "drops", "layers", "small_area"),
+    [
+        ("ochuman", 20, 17_500, (11_250, 15_000), 3, 1024.0),
+        ("crowdpose", 40, 90_000, (60_000, 78_000), 3, 0.0),
+        ("coco", 40, 196_000, (126_000, 168_000), 2, 1024.0),
+    ],
+)
+def test_paper_variants_carry_the_published_settings(
+    variant, batch, steps, drops, layers, small_area
+):
+    config = pinet.get_config(variant)
+    assert (config.batch_size, config.steps) == (batch, steps)
+    assert config.optim.schedule.at == drops
+    assert config.optim.lr == 1e-3
+    assert config.data.size == 512
+    assert config.data.augment.scale == (0.75, 1.5)
+    assert config.data.augment.rotate == 30.0
+    assert config.model.max_proposals == 120
+    assert config.model.refine_layers == layers
+    assert config.model.small_area == small_area
+    assert dict(config.loss) == dict(heatmap=1.0, offset=0.03, refine=0.03)
+
+
+def test_spm_differs_from_pinet_only_in_parts_refinement_and_fusion():
+    ours, other = (
+        dict(configs.leaves(module.get_config("ochuman").to_dict()))
+        for module in (spm, pinet)
+    )
+    changed = {key for key in ours | other if ours.get(key) != other.get(key)}
+    assert changed == {"model.parts", "model.refine", "model.fuse", "loss.refine"}
+
+
+@pytest.mark.parametrize("module", [pinet, spm, study_parts])
+def test_an_unknown_variant_is_refused_with_the_known_ones(module):
+    with pytest.raises(ValueError, match="there are"):
+        module.get_config("ochumna")

@@ -1,0 +1,266 @@
+"""What every method must do, whatever it is: one suite over all of occjax/methods.
+
+A method is tested by the smoke variant of its configs; a new one needs nothing here.
+"""
+
+import pathlib
+import types
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from occjax import methods, skeletons
+from occjax.runtime import config as configs
+from occjax.runtime import initial, metrics, step
+from occjax.types import Batch, Inputs, Labels
+
+CONFIGS = [  # that have a smoke variant: studies of a method have none
+    path
+    for path in sorted(pathlib.Path("configs").glob("*.py"))
+    if "smoke" in path.read_text()
+]
+METHODS = [
+    path.stem
+    for path in pathlib.Path(methods.__file__).parent.glob("*.py")
+    if path.stem != "__init__"
+]
+IMAGES, PEOPLE, ROWS = 2, 3, 5  # rows that hold nobody are padding
+
+
+class Task(NamedTuple):
+    config: Any
+    method: types.ModuleType
+    model: Any
+    variables: dict
+    batch: Batch
+    train: Any  # jitted: (variables, batch) -> (terms, gradient of the loss)
+    predict: Any  # jitted: (variables, inputs) -> Poses
+
+
+@pytest.fixture(scope="module", params=CONFIGS, ids=lambda path: path.stem)
+def task(request):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(".")
+        config = configs.load(f"{request.param}:smoke")
+    method, model = step.build_model(config, skeletons.COCO)
+    batch = people(np.random.default_rng(0), config.data.size)
+    variables = initial.variables(model, batch.inputs, seed=0)
+    return Task(
+        config,
+        method,
+        model,
+        variables,
+        batch,
+        jax.jit(lambda v, b: gradient(config, method, model, v, b)),
+        jax.jit(lambda v, i: poses_of(method, model, v, i)),
+    )
+
+
+def people(rng, size) -> Batch:
+    """Images of noise with people of different heights, side by side."""
+    middle = (np.arange(PEOPLE) + 0.5) / PEOPLE * size
+    height = rng.uniform(0.4 * size, 0.8 * size, (IMAGES, PEOPLE, 1))
+    shape = (IMAGES, PEOPLE, 17)
+    x = middle[:, None] + 0.05 * size * rng.uniform(-1, 1, shape)
+    y = 0.5 * size + 0.5 * height * rng.uniform(-1, 1, shape)
+    joints = np.stack([x, y], axis=-1).astype(np.float32)
+
+    def pad(x):
+        return np.pad(x, [(0, 0), (0, ROWS - PEOPLE)] + [(0, 0)] * (x.ndim - 2))
+
+    return Batch(
+        Inputs(
+            rng.integers(0, 256, (IMAGES, size, size, 3), np.uint8),
+            np.full((IMAGES, 2), size, np.int32),
+            np.tile(np.eye(2, 3, dtype=np.float32), (IMAGES, 1, 1)),
+        ),
+        Labels(
+            pad(joints),
+            pad(rng.integers(0, 3, shape).astype(np.uint8)),
+            pad((0.3 * height[..., 0] ** 2).astype(np.float32)),
+            np.zeros((IMAGES, size // 4, size // 4), bool),
+            np.zeros((IMAGES, ROWS), np.float32),
+        ),
+        np.arange(IMAGES),
+    )
+
+
+def reduced(method, model, variables, batch):
+    """Loss terms of a batch in training, each reduced to its mean."""
+    asked = {}
+    if hasattr(method, "proposals"):
+        asked["proposals"] = method.proposals(model, batch.labels)
+    outputs, _ = model.apply(
+        variables,
+        batch.inputs,
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"dropout": jax.random.key(1)},
+        **asked,
+    )
+    terms = method.loss_terms(model, outputs, batch.labels)
+    for values, weights in terms.values():
+        assert values.shape == weights.shape
+        assert values.dtype == weights.dtype == jnp.float32
+    return {name: metrics.weighted_mean(*pair) for name, pair in terms.items()}
+
+
+def gradient(config, method, model, variables, batch):
+    def loss(params):
+        terms = reduced(method, model, {**variables, "params": params}, batch)
+        return sum(config.loss[name] * value for name, value in terms.items()), terms
+
+    grads, terms = jax.grad(loss, has_aux=True)(variables["params"])
+    return terms, grads
+
+
+def poses_of(method, model, variables, inputs):
+    outputs = model.apply(variables, inputs, train=False)
+    return method.decode(model, outputs, inputs)
+
+
+def close(found, expected, rtol=1e-4, atol=1e-6):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol),
+        found,
+        expected,
+    )
+
+
+def with_labels(batch, change):
+    """The batch with every array of persons replaced by change(array)."""
+    labels = batch.labels
+    per_person = ("joints", "visibility", "area", "head_size")
+    changed = {name: change(getattr(labels, name)) for name in per_person}
+    return batch._replace(labels=labels._replace(**changed))
+
+
+def test_every_method_has_a_config():
+    found = {configs.load(f"{path}:smoke").method for path in CONFIGS}
+    assert found == set(METHODS)
+
+
+def test_the_loss_is_finite_and_its_terms_are_those_of_the_config(task):
+    terms, _ = task.train(task.variables, task.batch)
+    assert set(terms) == set(task.config.loss)
+    for name, value in terms.items():
+        assert np.isfinite(value), name
+        assert value > 0, name
+
+
+def test_every_parameter_has_a_gradient(task):
+    _, grads = task.train(task.variables, task.batch)
+    without = [
+        jax.tree_util.keystr(path)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(grads)
+        if not np.any(leaf) or not np.all(np.isfinite(leaf))
+    ]
+    assert not without
+
+
+def test_one_batch_can_be_learnt_by_heart(task):
+    variables, transform = task.variables, optax.adam(1e-2)
+    state = transform.init(variables["params"])
+
+    @jax.jit
+    def update(params, state, grads):
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = transform.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    history = []
+    for _ in range(80):
+        terms, grads = task.train(variables, task.batch)
+        history.append(sum(task.config.loss[k] * float(v) for k, v in terms.items()))
+        params, state = update(variables["params"], state, grads)
+        variables = {**variables, "params": params}
+    assert np.mean(history[-5:]) < 0.5 * history[0]
+
+
+def test_jit_changes_nothing(task):
+    terms, _ = task.train(task.variables, task.batch)
+    eager = reduced(task.method, task.model, task.variables, task.batch)
+    close(terms, eager, rtol=2e-3)
+
+
+def test_bfloat16_is_near_float32_and_its_losses_and_poses_are_float32(task):
+    half = task.model.clone(dtype=jnp.bfloat16)
+    terms, poses = jax.jit(
+        lambda v, b: (
+            reduced(task.method, half, v, b),
+            poses_of(task.method, half, v, b.inputs),
+        )
+    )(task.variables, task.batch)
+    close(terms, task.train(task.variables, task.batch)[0], rtol=0.1, atol=1e-3)
+    assert {field.dtype for field in poses} == {np.dtype("float32")}
+
+
+def test_padded_persons_have_no_effect(task):
+    cut = with_labels(task.batch, lambda x: x[:, :PEOPLE])
+    close(*(task.train(task.variables, batch) for batch in (cut, task.batch)))
+
+
+def test_joints_that_stand_in_padded_rows_have_no_effect(task):
+    labels = task.batch.labels
+    joints = labels.joints.copy()
+    joints[:, PEOPLE:] = np.random.default_rng(3).uniform(0, 40, joints[0, :2].shape)
+    filled = task.batch._replace(labels=labels._replace(joints=joints))
+    close(*(task.train(task.variables, batch) for batch in (filled, task.batch)))
+
+
+def test_the_order_of_persons_has_no_effect(task):
+    turned = with_labels(task.batch, lambda x: x[:, ::-1].copy())
+    close(
+        task.train(task.variables, turned)[0],
+        task.train(task.variables, task.batch)[0],
+        rtol=1e-3,
+    )
+
+
+def test_an_image_without_people_is_no_trouble(task):
+    empty = with_labels(task.batch, np.zeros_like)
+    terms, grads = task.train(task.variables, empty)
+    for leaf in jax.tree.leaves((terms, grads)):
+        assert np.all(np.isfinite(leaf))
+
+
+def test_poses_have_the_promised_shapes_and_ranges(task):
+    poses = task.predict(task.variables, task.batch.inputs)
+    images, persons = poses.score.shape
+    there = np.asarray(poses.score) > -np.inf
+
+    assert images == IMAGES
+    assert poses.joints.shape == (images, persons, 17, 2)
+    assert poses.joint_score.shape == poses.visible.shape == (images, persons, 17)
+    for field in poses[:3]:
+        assert np.all(np.isfinite(np.asarray(field)[there]))
+    assert np.all((poses.visible >= 0) & (poses.visible <= 1))
+    assert not np.any(np.isnan(poses.score))
+
+
+def test_an_image_is_judged_by_itself(task):
+    poses = task.predict(task.variables, task.batch.inputs)
+    turned = jax.tree.map(lambda x: x[::-1].copy(), task.batch.inputs)
+    back = jax.tree.map(lambda x: x[::-1], task.predict(task.variables, turned))
+    close(back, poses, rtol=1e-3, atol=1e-3)
+
+
+def test_poses_are_given_in_pixels_of_the_source(task):
+    poses = task.predict(task.variables, task.batch.inputs)
+    matrix = np.array([[2, 0, 10], [0, 2, -5]], np.float32)
+    inputs = task.batch.inputs._replace(to_source=np.tile(matrix, (IMAGES, 1, 1)))
+    there = np.asarray(poses.score) > -np.inf
+    moved = np.asarray(task.predict(task.variables, inputs).joints)[there]
+
+    expected = 2 * np.asarray(poses.joints)[there] + matrix[:, 2]
+    np.testing.assert_allclose(moved, expected, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["none_such", "../types"])
+def test_a_method_that_is_no_file_is_refused(name):
+    with pytest.raises(ValueError, match="is no file of occjax/methods"):
+        methods.load(name)
