@@ -1,5 +1,6 @@
 """Every shipped config builds its model, and its smoke variant trains."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -73,8 +74,15 @@ def test_loss_weights_name_the_terms_of_the_model_they_train(spec):
 def test_smoke_variant_trains_and_is_scored(name, tmp_path):
     command = [sys.executable, "-m", "occjax.train", f"--workdir={tmp_path}"]
     command += [f"--config=configs/{name}.py:smoke"]
+    # a user's environment: one device, jax's own promotion rules
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=600
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=environment | {"JAX_PLATFORMS": "cpu"},
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "metrics.json").exists()

@@ -141,9 +141,11 @@ def fuse(
     if not members:
         giver = jnp.broadcast_to(groups.order[:, None], joint_score.shape)
         return giver, jnp.where(is_head, score[groups.order], -jnp.inf)
-    mine = groups.head[None] == rank[:, None]  # [head, member]
-    offered = jnp.where(mine[..., None], ordered[None], -jnp.inf)
-    best = jnp.argmax(offered, axis=1)  # [N, J]; the first, so the head, on ties
+    head, last = groups.head, score.shape[0] - 1
+    top = jnp.full_like(ordered, -jnp.inf).at[head].max(ordered)  # [N, J]
+    # the first of equal scores: the head itself, if it is among them
+    first = jnp.where(ordered == top[head], rank[:, None], last)
+    best = jnp.full(ordered.shape, last, rank.dtype).at[head].min(first)
     fused = jnp.mean(jnp.take_along_axis(ordered, best, axis=0), axis=-1)
     return groups.order[best], jnp.where(is_head, fused, -jnp.inf)
 

@@ -8,7 +8,7 @@ here. A key that nobody takes is refused.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import jax
@@ -85,7 +85,10 @@ def optimizer(
         clip = optax.clip_by_global_norm(optim["clip"])
         transform = optax.chain(clip, transform)
     labels = jax.tree.map(lambda learns: "learn" if learns else "keep", trainable)
-    parts = {"learn": _promoting(transform), "keep": optax.set_to_zero()}
+    parts: dict[Hashable, Any] = {
+        "learn": _promoting(transform),
+        "keep": optax.set_to_zero(),
+    }
     return optax.partition(parts, labels)
 
 
@@ -140,9 +143,9 @@ def ema_update(average: Any, params: Any, decay: float, step: jax.Array) -> Any:
 def _promoting(inner: optax.GradientTransformation) -> optax.GradientTransformation:
     """Allows optax to mix floats and its int32 step count, under strict promotion."""
 
-    def update(*args: Any) -> Any:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         with jax.numpy_dtype_promotion("standard"):
-            return inner.update(*args)
+            return inner.update(updates, state, params)
 
     return optax.GradientTransformation(inner.init, update)
 

@@ -149,7 +149,12 @@ class Progress:
             self._log(step)
 
     def restart_clock(self) -> None:
-        """Leaves out of the rates what was no training, such as an evaluation."""
+        """Leaves out of the rates what was no training, such as an evaluation.
+
+        Raises:
+            UserError: as `flush`.
+        """
+        self.flush()
         self._clock = None
 
     def say(self, text: str) -> None:
@@ -169,7 +174,8 @@ class Progress:
         self._clock = time.perf_counter(), step, self._waited
 
     def _rates(self, step: int) -> dict[str, float]:
-        XX
+        assert self._clock is not None  # set when the step was added
+        since, before, waited_before = self._clock
         seconds = max(time.perf_counter() - since, 1e-9)
         rates = {
             "images_per_second": (step - before) * self._config.batch_size / seconds,
