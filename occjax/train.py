@@ -33,7 +33,7 @@ from occjax import draw, files
 from occjax.data import pipeline, records, sources
 from occjax.errors import UserError
 from occjax.evaluation import coco, report
-from occjax.runtime import checkpoint, cli, inference, progress, step
+from occjax.runtime import checkpoint, cli, inference, progress, step, transfer
 from occjax.runtime import config as configs
 from occjax.runtime.mesh import Layout
 from occjax.runtime.prefetch import Prefetch
@@ -119,6 +119,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     )
     with checkpoint.Checkpoints(workdir) as checkpoints:
         state, position = checkpoint.resume(checkpoints, state, config)
+        if position is None:
+            state = transfer.start_from(state, config.init_from, task.layout)
         start = int(state.step)
         describe(task, state)
         with (

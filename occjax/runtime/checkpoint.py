@@ -5,11 +5,12 @@ iterator and the config. A checkpoint appears whole or not at all, so a run kill
 any moment goes on from the last one. This is the only module that knows orbax.
 """
 
+import contextlib
 import os
 import pathlib
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -41,8 +42,15 @@ class Checkpoints:
         """Opens WORKDIR/checkpoints, which need not exist yet.
 
         `read_only` leaves alone what a training that still runs is writing there.
+
+        Raises:
+            UserError: to read only, and there are no checkpoints.
         """
         self.folder = pathlib.Path(os.path.abspath(workdir)) / "checkpoints"
+        if read_only and not self.folder.is_dir():  # orbax would make it
+            raise UserError(
+                f"{workdir}: no run of occjax.train, it has no checkpoints."
+            )
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
@@ -66,9 +74,10 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def last_good(self) -> str:
-        """Path of the last checkpoint, for messages."""
+        """Path of the last whole checkpoint, for messages; waits for its writing."""
+        self._manager.wait_until_finished()
         return (
-            "none yet" if self.latest is None else str(self.folder / f"{self.latest}")
+            "none yet" if self.latest is None else f"{self.folder / str(self.latest)}"
         )
 
     def save(self, step: int, state: Any, position: Any, config: ConfigDict) -> None:
@@ -115,21 +124,49 @@ class Checkpoints:
         found = self._restore(step, items)
         return Restored(found["state"], found["data"]["position"])
 
+    def variables(self, step: int, sharding: jax.sharding.Sharding) -> dict[str, Any]:
+        """Reads "params" (their moving average if there is one) and "batch_stats".
+
+        Needs no model: names and shapes are the checkpoint's own.
+
+        Raises:
+            UserError: there is no such checkpoint, or it is damaged.
+        """
+        with _clear_errors(self.folder / str(step)), ocp.PyTreeCheckpointer() as reader:
+            path = self.folder / str(step) / "state"
+            there: Any = reader.metadata(path).item_metadata
+            params = "params" if there.tree["ema"] is None else "ema"
+            wanted = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+                {name: there.tree[name] for name in (params, "batch_stats")},
+            )
+            how = ocp.checkpoint_utils.construct_restore_args(wanted)
+            items = ocp.args.PyTreeRestore(
+                wanted, restore_args=how, partial_restore=True
+            )
+            found: Any = reader.restore(path, args=items)
+            return {"params": found[params], "batch_stats": found["batch_stats"]}
+
     def _restore(self, step: int, items: ocp.args.Composite) -> Any:
-        path = self.folder / str(step)
-        if not path.is_dir():
-            raise UserError(f"{path}: there is no such checkpoint.")
-        hook, sys.unraisablehook = sys.unraisablehook, _hush(sys.unraisablehook)
-        try:
-            found = self._manager.restore(step, args=items)
-            sys.unraisablehook = hook
-            return found
-        except _DAMAGE as error:
-            why = str(error).strip().split("\n", 1)[0][:160]
-            raise UserError(
-                f"{path}: damaged, or of another model; delete this folder to go on "
-                f"from the checkpoint before it ({type(error).__name__}: {why})."
-            ) from error
+        with _clear_errors(self.folder / str(step)):
+            return self._manager.restore(step, args=items)
+
+
+@contextlib.contextmanager
+def _clear_errors(path: pathlib.Path) -> Iterator[None]:
+    """Turns whatever a damaged checkpoint makes its readers raise into one line."""
+    if not path.is_dir():
+        raise UserError(f"{path}: there is no such checkpoint.")
+    hook, sys.unraisablehook = sys.unraisablehook, _hush(sys.unraisablehook)
+    try:
+        yield
+    except _DAMAGE as error:
+        why = str(error).strip().split("\n", 1)[0][:160]
+        raise UserError(
+            f"{path}: damaged, or of another model; delete this folder to go on "
+            f"from the checkpoint before it ({type(error).__name__}: {why})."
+        ) from error
+    sys.unraisablehook = hook
 
 
 def _hush(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -1,0 +1,93 @@
+import jax
+import numpy as np
+import pytest
+import tiny_method
+
+from occjax import skeletons
+from occjax.errors import UserError
+from occjax.runtime import checkpoint, step, transfer
+from occjax.runtime.mesh import Layout
+
+tiny_method.install()
+
+
+@pytest.fixture(scope="module")
+def layout():
+    return Layout.create()
+
+
+def make(layout, skeleton=skeletons.COCO, **changes):
+    config = tiny_method.config(**changes)
+    _, model = step.build_model(config, skeleton)
+    return config, step.init_state(config, model, (32, 32, 3), layout)
+
+
+@pytest.fixture(scope="module", params=[0.0, 0.9], ids=["plain", "averaged"])
+def run(request, layout, tmp_path_factory):
+    """A run and the variables that it evaluates with."""
+    folder = tmp_path_factory.mktemp("run")
+    config, state = make(layout, **{"seed": 5, "optim.ema": request.param})
+    state = state.replace(params=jax.tree.map(lambda x: x + 1, state.params))
+    with checkpoint.Checkpoints(folder) as checkpoints:
+        checkpoints.save(2, state, None, config)
+    return folder, jax.tree.map(np.array, state.variables)
+
+
+def equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_all_variables_of_a_run_are_taken_on_all_devices(run, layout):
+    folder, given = run
+    _, state = make(layout)
+    found = transfer.start_from(state, str(folder), layout)
+
+    equal(found.variables, given)
+    assert int(found.step) == 0
+    kernel = found.params["head"]["kernel"]
+    assert kernel.sharding.is_equivalent_to(layout.replicated, kernel.ndim)
+    assert jax.tree.structure(found) == jax.tree.structure(state)
+
+
+def test_a_pattern_takes_a_part_and_leaves_the_rest(run, layout):
+    folder, given = run
+    _, state = make(layout, skeletons.CROWDPOSE, **{"optim.ema": 0.5})
+    before = jax.tree.map(np.array, state.params)
+    found = transfer.start_from(state, f"{folder}:^(conv|bn)", layout)
+
+    for name in ("conv0", "bn1"):
+        equal(found.params[name], given["params"][name])
+    equal(found.batch_stats, given["batch_stats"])
+    equal(found.params["head"], before["head"])
+    equal(found.ema, found.params)
+
+
+def test_the_empty_string_takes_nothing(layout):
+    _, state = make(layout)
+    assert transfer.start_from(state, "", layout) is state
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("{run}", r"head/bias is \(35,\), here \(29,\)"),
+        ("{run}:^trunk/", "nothing matches"),
+        ("{run}/none", "no run of occjax.train"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(run, layout, source, said):
+    _, state = make(layout, skeletons.CROWDPOSE)
+    with pytest.raises(UserError, match=said) as caught:
+        transfer.start_from(state, source.format(run=run[0]), layout)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_variable_without_a_place_is_named(run, layout):
+    given = {"params": {"more": {"kernel": np.zeros(3)}}, "batch_stats": {}}
+    with pytest.raises(UserError, match="more/kernel has no place"):
+        transfer.fill({"params": {}, "batch_stats": {}}, given, "", "run")
+
+
+def test_the_colon_of_a_url_parts_nothing():
+    assert transfer._split("gs://bucket/run") == ("gs://bucket/run", "")
+    assert transfer._split("gs://bucket/run:^a") == ("gs://bucket/run", "^a")
