@@ -22,7 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.eval_every = config.steps
     config.log_every = 50
     del config.data["crowd"]
-    config.data.update(dict(dataset="coco", split="all", eval_split="all", size=192))
+    config.data.update(dict(dataset="coco", split="chosen", eval_split="chosen", size=192))
     config.data.update(dict(max_persons=4, eval_images=0))
     config.data.augment.update(dict(scale=(1.0, 1.0), rotate=0.0, translate=0.27))
     # Small maps: narrow Gaussians keep people apart. A short schedule: offsets learn

@@ -14,7 +14,7 @@ from occjax import skeletons
 from occjax.data import sources
 from occjax.errors import UserError
 
-SPLIT = "all"
+SPLIT = "chosen"
 
 
 class Album(NamedTuple):

@@ -41,10 +41,10 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> None:
     """Trains what is missing, scores all and writes the page."""
     del argv
-    results = {
-        system: [score(run(system, int(seed))) for seed in FLAGS.seeds]
-        for system in study_parts.SYSTEMS
-    }
+    results: dict[str, list[list[dict]]] = {name: [] for name in study_parts.SYSTEMS}
+    for seed in FLAGS.seeds:  # whole comparisons first, should the study be stopped
+        for system, scores in results.items():
+            scores.append(score(run(system, int(seed))))
     pathlib.Path(FLAGS.output).write_text(page(results), encoding="utf-8")
     print(f"written: {FLAGS.output}")
 
