@@ -19,10 +19,13 @@ lint: .venv/dev
 
 # The newest Python and jax to be had: imports, arithmetic, one training run.
 NEWEST ?= $(call runs,python3.14 python3.13 $(HOME)/.pyenv/versions/3.13*/bin/python python3.12)
+SMOKE := tests/ops tests/nn/test_pyramid.py tests/nn/test_graph_conv.py \
+	tests/runtime/test_optim.py tests/runtime/test_metrics.py tests/data/test_pipeline.py \
+	"tests/test_configs.py::test_smoke_variant_trains_and_is_scored[pinet]"
 newest:
 	$(NEWEST) -m venv .venv-newest
 	.venv-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager -e . pytest hypothesis scipy
-	.venv-newest/bin/python -m pytest -m smoke
+	.venv-newest/bin/python -m pytest $(SMOKE)
 
 .venv/runtime: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv

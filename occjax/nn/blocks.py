@@ -152,24 +152,6 @@ def _row(vector: Array, like: Array) -> Array:
     return vector.reshape((1,) * (like.ndim - 1) + vector.shape)
 
 
-@jax.custom_vjp
-def relu(x: Array) -> Array:
-    """max(x, 0), whose gradient reads the result, so that x need not be kept."""
-    return jnp.maximum(x, 0)
-
-
-def _relu_forward(x: Array) -> tuple[Array, Array]:
-    y = relu(x)
-    return y, y
-
-
-def _relu_backward(y: Array, grad: Array) -> tuple[Array]:
-    return (jnp.where(y > 0, grad, jnp.zeros_like(grad)),)
-
-
-relu.defvjp(_relu_forward, _relu_backward)
-
-
 def conv(
     features: int,
     kernel: int = 3,
@@ -213,7 +195,7 @@ class ConvBN(nn.Module):
             self.features, self.kernel, self.stride, dtype=self.dtype, name="conv"
         )(x)
         x = BatchNorm(dtype=self.dtype, name="bn")(x, train=train)
-        return relu(x) if self.relu else x
+        return nn.relu(x) if self.relu else x
 
 
 class BasicBlock(nn.Module):
@@ -235,7 +217,7 @@ class BasicBlock(nn.Module):
         y = ConvBN(self.features, relu=False, dtype=self.dtype, name="conv2")(
             y, train=train
         )
-        return relu(y + _shortcut(x, y, self.stride, self.dtype, train=train))
+        return nn.relu(y + _shortcut(x, y, self.stride, self.dtype, train=train))
 
 
 class Bottleneck(nn.Module):
@@ -259,7 +241,7 @@ class Bottleneck(nn.Module):
         y = ConvBN(self.features, kernel=1, relu=False, dtype=self.dtype, name="conv3")(
             y, train=train
         )
-        return relu(y + _shortcut(x, y, self.stride, self.dtype, train=train))
+        return nn.relu(y + _shortcut(x, y, self.stride, self.dtype, train=train))
 
 
 def _shortcut(x: Array, y: Array, stride: int, dtype: Any, *, train: bool) -> Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from occjax.nn.blocks import BasicBlock, Bottleneck, ConvBN, relu
+from occjax.nn.blocks import BasicBlock, Bottleneck, ConvBN
 from occjax.types import Array
 
 
@@ -91,7 +91,7 @@ class Exchange(nn.Module):
                 block = BasicBlock(x.shape[-1], dtype=self.dtype, name=f"branch{b}_{i}")
                 branches[b] = block(branches[b], train=train)
         return [
-            relu(functools.reduce(jnp.add, self._terms(branches, i, train=train)))
+            nn.relu(functools.reduce(jnp.add, self._terms(branches, i, train=train)))
             for i in range(self.outputs)
         ]
 

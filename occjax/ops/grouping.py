@@ -70,11 +70,17 @@ def oks_matrix(poses: Array, sigmas: tuple[float, ...]) -> Array:
     extent = jnp.max(poses, axis=-2) - jnp.min(poses, axis=-2)  # [..., N, 2]
     area = extent[..., 0] * extent[..., 1]
     mean_area = (area[..., :, None] + area[..., None, :]) / 2 + _EPSILON
-    apart = poses[..., :, None, :, :] - poses[..., None, :, :, :]
-    squared = jnp.sum(jnp.square(apart), axis=-1)  # [..., N, N, J]
-    spread = jnp.asarray(np.square(2 * np.asarray(sigmas)), poses.dtype)
-    spread = spread.reshape((1,) * (squared.ndim - 1) + spread.shape)
-    return jnp.mean(jnp.exp(-squared / spread / mean_area[..., None] / 2), axis=-1)
+    x, y = jnp.moveaxis(poses, (-1, -2), (0, -2))  # [..., J, N] each
+    apart = _squared_gaps(x) + _squared_gaps(y)  # [..., J, N, N]
+    spread = jnp.asarray(1 / (8 * np.square(sigmas)), poses.dtype)
+    spread = spread.reshape((1,) * (poses.ndim - 3) + (-1, 1, 1))
+    exponent = -apart * spread * (1 / mean_area)[..., None, :, :]
+    return jnp.mean(jnp.exp(exponent), axis=-3)
+
+
+def _squared_gaps(x: Array) -> Array:
+    """(x_a - x_b)^2 for [..., N]: [..., N, N]."""
+    return jnp.square(x[..., :, None] - x[..., None, :])
 
 
 class Groups(NamedTuple):

@@ -167,6 +167,7 @@ def offset_targets(
     present = people.present & inside(corner, size)
     where = pixels.astype(people.joints.dtype)
     on_map = inside(where, size)
+    number = jnp.arange(joints, dtype=jnp.int32).reshape(1, 1, 1, joints)
 
     def write(state, person):
         owner, filled, smallest = state
@@ -178,10 +179,9 @@ def offset_targets(
         wanted = near[..., None] & usable[:, None, None]  # [B, K, Q, J]
         area = area[:, None, None]
         kept = filled & (smallest < area)[..., None]
-        free = (wanted & ~kept).astype(jnp.int8)
-        written = wanted & (
-            jax.lax.cummax(free, axis=3) > 0
-        )  # this joint or an earlier
+        # a free joint opens the pixel for the person's later joints as well
+        first = jnp.min(jnp.where(wanted & ~kept, number, joints), -1, keepdims=True)
+        written = wanted & (number >= first)
         at_joint = jnp.all(where[..., None, :] == joint[:, None, None], axis=-1)
         owner = jnp.where(written, index, owner)
         filled = jnp.where(written, ~at_joint, filled)

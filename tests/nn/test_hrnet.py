@@ -26,6 +26,15 @@ quick_jit = functools.partial(
 )
 
 
+def evaluate(model, variables, image):
+    return quick_jit(functools.partial(model.apply, train=False))(variables, image)
+
+
+def train(model, variables, image):
+    apply = functools.partial(model.apply, train=True, mutable=["batch_stats"])
+    return quick_jit(apply)(variables, image)
+
+
 def nhwc(array):
     return np.moveaxis(array, 1, -1)
 
@@ -84,10 +93,7 @@ def test_running_statistics_after_one_training_pass_equal_the_official_code(refe
     folder, manifest, variables = reference
     image = nhwc(np.load(folder / "eval_stages.npz")["input"])
     expected = np.load(folder / "train_bn.npz")
-    apply = functools.partial(
-        hrnet.Backbone().apply, train=True, mutable=["batch_stats"]
-    )
-    features, state = quick_jit(apply)(variables, image)
+    features, state = train(hrnet.Backbone(), variables, image)
     assert_close_to_largest(
         features[..., ::8], nhwc(expected["features_train_ch_every8"]), 3e-4
     )
@@ -112,8 +118,7 @@ def test_features_in_float64_equal_the_official_code_to_its_rounding(reference):
     expected = nhwc(np.load(folder / "eval_features.npz")["features"])
     with jax.enable_x64(True):
         image = nhwc(np.load(folder / "eval_stages.npz")["input"]).astype(np.float64)
-        apply = functools.partial(hrnet.Backbone(dtype=jnp.float64).apply, train=False)
-        features = quick_jit(apply)(variables, image)
+        features = evaluate(hrnet.Backbone(dtype=jnp.float64), variables, image)
     assert features.dtype == np.float64
     assert_close_to_largest(features, expected, 5e-6)
 
@@ -150,11 +155,9 @@ def test_without_concat_only_the_finest_branch_is_fused_and_returned(tiny):
         assert left_out  # the fusions towards the three coarser branches
         assert not any(name.startswith(("branch", "fuse0")) for name in left_out)
     kept = jax.tree.map(lambda _, leaf: leaf, shapes, select(variables, shapes))
-    every = model.apply(variables, image, train=False)
+    every = evaluate(model, variables, image)
     assert every.shape == (2, 8, 16, 15 * 4)
-    np.testing.assert_allclose(
-        finest.apply(kept, image, train=False), every[..., :4], rtol=1e-4
-    )
+    np.testing.assert_allclose(evaluate(finest, kept, image), every[..., :4], rtol=1e-4)
 
 
 def select(tree, like):
@@ -167,8 +170,8 @@ def select(tree, like):
 def test_bfloat16_computes_near_float32_and_keeps_float32_variables(tiny):
     model, variables, image = tiny
     narrow = hrnet.Backbone(**TINY, dtype=jnp.bfloat16)
-    y, state = narrow.apply(variables, image, train=True, mutable=["batch_stats"])
-    expected, _ = model.apply(variables, image, train=True, mutable=["batch_stats"])
+    y, state = train(narrow, variables, image)
+    expected, _ = train(model, variables, image)
     assert y.dtype == jnp.bfloat16
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state))
     error = np.abs(np.asarray(y, np.float32) - expected)
@@ -180,7 +183,7 @@ def test_gradient_reaches_every_parameter(tiny):
 
     def loss(params):
         given = {**variables, "params": params}
-        y, _ = model.apply(given, image, train=True, mutable=["batch_stats"])
+        y, _ = train(model, given, image)
         return jnp.mean(jnp.square(y) * jnp.linspace(0, 1, 60)[None, None, None])
 
     grads = quick_jit(jax.grad(loss))(variables["params"])
