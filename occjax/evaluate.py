@@ -25,7 +25,7 @@ from absl import flags
 
 from occjax import skeletons
 from occjax.errors import UserError
-from occjax.evaluation import checks, coco, report
+from occjax.evaluation import checks, report
 from occjax.runtime import cli, options
 
 FLAGS = flags.FLAGS
@@ -116,6 +116,7 @@ def score_run(
         UserError: the run, the data or an argument is at fault.
     """
     # Late, so that scoring a file needs no JAX.
+    from occjax import scoring
     from occjax.data import pipeline, sources
     from occjax.runtime import trained
 
@@ -127,30 +128,13 @@ def score_run(
     count = min(data["eval_images"] or len(source), len(source))
     batches = pipeline.test_batches(source, data, model.batch_size, chosen.scales)
     poses, image_ids = model.predict(batches, count)
-    truth = coco.ground_truth(source, count)
-    found = coco.detections(poses, image_ids.tolist(), source.skeleton)
-    metrics = report.score(truth, found, source.skeleton)
-    stamp = report.protocol_of_run(truth, config.to_dict(), split, step, chosen.scales)
-    folder = pathlib.Path(output or workdir)
-    report.save(folder, stamp, metrics, found)
-    _draw(folder / "samples" / f"{split}.png", source, truth, found, metrics)
-    print(report.text(stamp, metrics))
-    print(f"written to {folder}: metrics.json, detections.json, samples/{split}.png")
-
-
-def _draw(
-    path: pathlib.Path, source: Any, truth: dict, found: list, metrics: dict
-) -> None:
-    """Contact sheet of images spread evenly over the evaluated ones."""
-    from occjax import draw
-    from occjax.data import records
-
-    count = len(truth["images"])
-    shown = range(0, count, -(-count // _SAMPLES))
-    images = {truth["images"][i]["id"]: records.pixels(source[i]) for i in shown}
-    score = metrics["confident_score"]
-    sheet = draw.comparison_sheet(images, truth, found, source.skeleton, score)
-    draw.save_png(path, sheet)
+    scored = scoring.score(source, count, poses, image_ids.tolist())
+    folder = output or workdir
+    print(
+        scoring.save(
+            folder, source, scored, config.to_dict(), split, step, chosen.scales
+        )
+    )
 
 
 if __name__ == "__main__":

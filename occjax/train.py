@@ -29,16 +29,13 @@ from absl import flags
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from occjax import draw, files
-from occjax.data import pipeline, records, sources
+from occjax import files, scoring
+from occjax.data import pipeline, sources
 from occjax.errors import UserError
-from occjax.evaluation import coco, report
 from occjax.runtime import checkpoint, cli, inference, progress, step, transfer
 from occjax.runtime import config as configs
 from occjax.runtime.mesh import Layout
 from occjax.runtime.prefetch import Prefetch
-
-SAMPLES = 12  # images on the contact sheet
 
 FLAGS = flags.FLAGS
 
@@ -196,40 +193,24 @@ def evaluate(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    predictions = inference.predict_dataset(
-        task.predict_step, state.variables, batches, task.layout
+    source, config = task.test_source, task.config
+    total = min(config.data.eval_images or len(source), len(source))
+    poses, image_ids = inference.predict_dataset(
+        task.predict_step,
+        state.variables,
+        progress.watched(batches, total),
+        task.layout,
     )
     if jax.process_index() != 0:
         return
-    skeleton = task.test_source.skeleton
-    truth = coco.ground_truth(task.test_source, task.config.data.eval_images)
-    found = coco.detections(predictions.poses, list(predictions.image_ids), skeleton)
-    metrics = report.score(truth, found, skeleton)
-    figures = {k: v for k, v in metrics.items() if k.startswith(("AP", "AR"))}
+    scored = scoring.score(source, total, poses, image_ids.tolist())
+    figures = {k: v for k, v in scored.metrics.items() if k.startswith(("AP", "AR"))}
     writer.write(int(state.step), {f"test/{k}": v for k, v in figures.items()})
     if final:
-        save_evaluation(task, int(state.step), truth, found, metrics)
-
-
-def save_evaluation(
-    task: Task, steps: int, truth: dict, found: list[dict], metrics: dict
-) -> None:
-    """Leaves metrics.json, detections.json and samples/, and prints the table."""
-    config, source = task.config, task.test_source
-    split = config.data.eval_split
-    stamp = report.protocol_of_run(truth, config.to_dict(), split, steps, (1.0,))
-    report.save(task.workdir, stamp, metrics, found)
-    count = min(SAMPLES, len(truth["images"]))
-    images = {
-        int(record["image_id"]): records.pixels(record)
-        for record in map(source.__getitem__, range(count))
-    }
-    sheet = draw.comparison_sheet(
-        images, truth, found, source.skeleton, metrics["confident_score"]
-    )
-    draw.save_png(task.workdir / "samples" / "comparison.png", sheet)
-    print(report.text(stamp, metrics))
-    print(f"written to {task.workdir}: metrics.json, detections.json, samples/")
+        split, steps = config.data.eval_split, int(state.step)
+        print(
+            scoring.save(task.workdir, source, scored, config.to_dict(), split, steps)
+        )
 
 
 def _image_shape(config: ConfigDict) -> tuple[int, int, int]:

@@ -25,12 +25,20 @@ TABLE = {
     "occjax/data": HOST,
     "occjax/evaluation": HOST,
     "occjax/draw": HOST,
+    "occjax/scoring": (*HOST, "data", "draw", "evaluation"),
     "occjax/runtime": ("types", "errors", "files", "ops", "skeletons"),
-    "data_prep": HOST + ("data", "evaluation", "draw"),
+    "data_prep": (*HOST, "data", "evaluation", "draw"),
     "configs": (),
 }
 NO_JAX = ("occjax/types", "occjax/skeletons", "occjax/errors", "occjax/files")
-NO_JAX = (*NO_JAX, "occjax/data", "occjax/evaluation", "occjax/draw", "data_prep")
+NO_JAX = (
+    *NO_JAX,
+    "occjax/scoring",
+    "occjax/data",
+    "occjax/evaluation",
+    "occjax/draw",
+    "data_prep",
+)
 # Imports that the folder's own rule does not allow, and why.
 EXCEPTIONS = {
     ("occjax/runtime/step.py", "methods"),  # through methods.load alone

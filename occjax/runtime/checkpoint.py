@@ -10,10 +10,12 @@ import os
 import pathlib
 import signal
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
@@ -23,9 +25,6 @@ from occjax.runtime import config as configs
 
 KEEP = 3  # checkpoints of a run; older ones are deleted
 STOPPED = 128 + signal.SIGTERM  # exit status of a command that SIGTERM ended
-
-# What a damaged file makes orbax and tensorstore raise.
-_DAMAGE = (ValueError, KeyError, TypeError, OSError, RuntimeError)
 
 
 class Restored(NamedTuple):
@@ -90,7 +89,7 @@ class Checkpoints:
             return
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
-            data=ocp.args.JsonSave({"position": position}),
+            data=ocp.args.JsonSave({"position": position, "crc32": checksums(state)}),
             config=ocp.args.JsonSave(configs.as_json(config)),
         )
         try:
@@ -122,6 +121,7 @@ class Checkpoints:
             state=ocp.args.StandardRestore(shapes), data=ocp.args.JsonRestore()
         )
         found = self._restore(step, items)
+        self._verify(step, found["state"], found["data"]["crc32"])
         return Restored(found["state"], found["data"]["position"])
 
     def variables(self, step: int, sharding: jax.sharding.Sharding) -> dict[str, Any]:
@@ -145,11 +145,38 @@ class Checkpoints:
                 wanted, restore_args=how, partial_restore=True
             )
             found: Any = reader.restore(path, args=items)
-            return {"params": found[params], "batch_stats": found["batch_stats"]}
+        data = ocp.args.Composite(data=ocp.args.JsonRestore())
+        self._verify(step, found, self._restore(step, data)["data"]["crc32"])
+        return {"params": found[params], "batch_stats": found["batch_stats"]}
+
+    def _verify(self, step: int, state: Any, expected: dict[str, int]) -> None:
+        for name, checksum in checksums(state).items():
+            if checksum != expected[name]:
+                raise UserError(_damaged(self.folder / str(step), f"{name} changed"))
 
     def _restore(self, step: int, items: ocp.args.Composite) -> Any:
         with _clear_errors(self.folder / str(step)):
             return self._manager.restore(step, args=items)
+
+
+def checksums(state: Any) -> dict[str, int]:
+    """CRC-32 of all values below each first name of a pytree, as replicated arrays.
+
+    The arrays in a checkpoint's files carry none: a flipped bit would train on.
+    """
+    found: dict[str, int] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        name = jax.tree_util.keystr(path[:1], simple=True)
+        values = np.ascontiguousarray(leaf.addressable_data(0)).reshape(-1)
+        found[name] = zlib.crc32(values.view(np.uint8).data, found.get(name, 0))
+    return found
+
+
+def _damaged(path: pathlib.Path, why: str) -> str:
+    return (
+        f"{path}: damaged, or of another model; delete this folder to go on from the "
+        f"checkpoint before it ({why})."
+    )
 
 
 @contextlib.contextmanager
@@ -160,12 +187,9 @@ def _clear_errors(path: pathlib.Path) -> Iterator[None]:
     hook, sys.unraisablehook = sys.unraisablehook, _hush(sys.unraisablehook)
     try:
         yield
-    except _DAMAGE as error:
-        why = str(error).strip().split("\n", 1)[0][:160]
-        raise UserError(
-            f"{path}: damaged, or of another model; delete this folder to go on "
-            f"from the checkpoint before it ({type(error).__name__}: {why})."
-        ) from error
+    except Exception as error:  # orbax itself raises bare Exceptions
+        why = str(error.__cause__ or error).strip().split("\n", 1)[0][:160]
+        raise UserError(_damaged(path, f"{type(error).__name__}: {why}")) from error
     sys.unraisablehook = hook
 
 

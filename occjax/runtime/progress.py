@@ -206,3 +206,19 @@ def _bar(start: int, steps: int) -> Any:
     import tqdm
 
     return tqdm.tqdm(initial=start, total=steps, unit="step", dynamic_ncols=True)
+
+
+def watched(batches: Iterable[Batch], total: int) -> Iterator[Batch]:
+    """The same batches, with a bar on a terminal and some plain lines elsewhere."""
+    import tqdm
+
+    quiet = not sys.stderr.isatty()
+    with tqdm.tqdm(total=total, unit="image", disable=quiet) as bar:
+        done, told = 0, 0
+        for batch in batches:
+            yield batch
+            done += int(np.sum(np.asarray(batch.image_id) >= 0))
+            bar.update(done - bar.n)
+            if quiet and 10 * done // total > told:
+                told = 10 * done // total
+                sys.stderr.write(f"{done}/{total} images\n")

@@ -2,14 +2,11 @@
 
 import os
 import pathlib
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from occjax.errors import UserError
-from occjax.runtime import checkpoint, inference, step
+from occjax.runtime import checkpoint, inference, progress, step
 from occjax.runtime.mesh import Layout
 from occjax.skeletons import Skeleton
 from occjax.types import Batch
@@ -35,7 +32,7 @@ class Trained(NamedTuple):
 
     def predict(self, batches: Iterable[Batch], total: int) -> inference.Predictions:
         """Poses of `total` images in batches, with a progress bar."""
-        watched = _watched(batches, total)
+        watched = progress.watched(batches, total)
         return inference.predict_dataset(
             self.predict_step, self.variables, watched, self.layout
         )
@@ -83,19 +80,3 @@ def load(
         state = checkpoints.restore(number, like).state
     run = step.make_predict_step(method, model, layout)
     return Trained(config, run, state.variables, layout)
-
-
-def _watched(batches: Iterable[Batch], total: int) -> Iterator[Batch]:
-    """The same batches, with a bar on a terminal and some plain lines elsewhere."""
-    import tqdm
-
-    quiet = not sys.stderr.isatty()
-    with tqdm.tqdm(total=total, unit="image", disable=quiet) as bar:
-        done, told = 0, 0
-        for batch in batches:
-            yield batch
-            done += int(np.sum(np.asarray(batch.image_id) >= 0))
-            bar.update(done - bar.n)
-            if quiet and 10 * done // total > told:
-                told = 10 * done // total
-                sys.stderr.write(f"{done}/{total} images\n")

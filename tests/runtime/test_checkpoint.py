@@ -14,6 +14,7 @@ from occjax.runtime import checkpoint, step
 from occjax.runtime.mesh import Layout
 
 tiny_method.install()
+SETTINGS = {"optim.ema": 0.9, "model.features": 64}  # arrays of some size
 POSITION = {"next_index": 17}
 
 
@@ -32,7 +33,7 @@ def make(layout, **changes):
 def written(layout, tmp_path_factory):
     """A run with checkpoints of steps 3 and 5; tests work on copies."""
     folder = tmp_path_factory.mktemp("run")
-    config, state = make(layout, **{"optim.ema": 0.9})
+    config, state = make(layout, **SETTINGS)
     with checkpoint.Checkpoints(folder) as checkpoints:
         checkpoints.save(3, state, POSITION, config)
         later = jax.tree.map(lambda x: x + np.ones((), x.dtype), state)
@@ -54,7 +55,7 @@ def resume(folder, config, state):
 
 def test_a_checkpoint_comes_back_bit_for_bit_onto_all_devices(written, layout):
     folder, config, state = written
-    _, fresh = make(layout, **{"optim.ema": 0.9, "seed": 1})
+    _, fresh = make(layout, **{**SETTINGS, "seed": 1})
     with checkpoint.Checkpoints(folder) as checkpoints:
         assert checkpoints.latest == 5
         assert checkpoints.config(3) == config
@@ -85,8 +86,8 @@ def test_a_new_run_starts_with_the_given_state(written, tmp_path):
 
 def test_a_run_of_another_config_is_refused_with_the_keys(run):
     folder, _, state = run
-    with pytest.raises(UserError, match="model.features .was 8, now 9"):
-        resume(folder, tiny_method.config(**{"model.features": 9}), state)
+    with pytest.raises(UserError, match="model.features .was 64, now 9"):
+        resume(folder, tiny_method.config(**SETTINGS | {"model.features": 9}), state)
 
 
 def test_only_the_last_checkpoints_are_kept(written, tmp_path):
@@ -126,7 +127,13 @@ def flip(path: pathlib.Path):
 @pytest.mark.parametrize("damage", [truncate, empty, flip, pathlib.Path.unlink])
 @pytest.mark.parametrize(
     "item",
-    ["state/d/*", "state/manifest.ocdbt", "state/_METADATA", "*/metadata"],
+    [
+        "state/*/d/*",  # the values
+        "state/d/*",
+        "state/manifest.ocdbt",
+        "state/_METADATA",
+        "*/metadata",
+    ],
 )
 def test_a_damaged_checkpoint_is_one_line_with_its_path(run, item, damage):
     folder, config, state = run
