@@ -47,7 +47,7 @@ def laptop() -> ConfigDict:
         dict(
             method="pinet",
             seed=0,
-            steps=2000,
+            steps=2500,
             batch_size=16,
             eval_every=1000,
             checkpoint_every=500,

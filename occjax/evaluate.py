@@ -30,7 +30,6 @@ from occjax.runtime import cli, options
 
 FLAGS = flags.FLAGS
 SKELETONS = skeletons.BY_NAME | {"crowd": skeletons.COCO, "ochuman": skeletons.COCO}
-_SAMPLES = 12  # images on the contact sheet
 
 
 def define_flags() -> None:

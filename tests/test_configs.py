@@ -86,7 +86,7 @@ def test_smoke_variant_trains_and_is_scored(name, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "metrics.json").exists()
-    assert (tmp_path / "samples" / "comparison.png").exists()
+    assert (tmp_path / "samples" / "test.png").exists()
     assert "2/2" in done.stdout
 
 

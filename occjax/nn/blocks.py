@@ -80,7 +80,6 @@ def _by_batch(
     return _by_batch_forward(x, scale, bias, mask)[0]
 
 
-@jax.jit
 def _by_batch_forward(
     x: Array, scale: Array, bias: Array, mask: Array | None
 ) -> tuple[Any, Any]:
@@ -89,7 +88,6 @@ def _by_batch_forward(
     return (y, mean, var), (x, scale, mask, mean, var)
 
 
-@jax.jit
 def _by_batch_backward(kept: Any, grads: Any) -> tuple[Any, ...]:
     """With n = (x - mean) / std: dx = scale / std * (g - [row counts] (b + n s) / N).
 

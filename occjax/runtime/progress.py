@@ -5,15 +5,17 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from occjax import files
 from occjax.runtime import metrics
 from occjax.runtime.metrics import Mean
+from occjax.types import Batch
 
 
 class Writer:
@@ -212,13 +214,14 @@ def watched(batches: Iterable[Batch], total: int) -> Iterator[Batch]:
     """The same batches, with a bar on a terminal and some plain lines elsewhere."""
     import tqdm
 
-    quiet = not sys.stderr.isatty()
-    with tqdm.tqdm(total=total, unit="image", disable=quiet) as bar:
-        done, told = 0, 0
+    talks, terminal = jax.process_index() == 0, sys.stderr.isatty()
+    with tqdm.tqdm(total=total, unit="image", disable=not (talks and terminal)) as bar:
+        done = told = 0
         for batch in batches:
             yield batch
-            done += int(np.sum(np.asarray(batch.image_id) >= 0))
-            bar.update(done - bar.n)
-            if quiet and 10 * done // total > told:
+            images = int(np.sum(np.asarray(batch.image_id) >= 0))
+            done += images
+            bar.update(images)
+            if talks and not terminal and 10 * done // total > told:
                 told = 10 * done // total
                 sys.stderr.write(f"{done}/{total} images\n")
