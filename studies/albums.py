@@ -38,7 +38,7 @@ def prepare(
     choose: Callable[[dict, list[dict]], bool],
     limit: int | None = None,
 ) -> sources.Source:
-    """Prepares chosen photographs, with all their annotations, below `out`.
+    """Prepares chosen photographs, with all their annotations, if not done already.
 
     Args:
         folder: of all albums.
@@ -51,6 +51,8 @@ def prepare(
         UserError: a file is not there or damaged, or too few photographs were chosen.
     """
     file, skeleton = ALBUMS[album]
+    if (out / album).exists():
+        return sources.load({"dir": str(out), "dataset": album}, SPLIT)
     content, _ = coco.read_json(folder / album / "annotations" / file)
     images = sorted(content["images"], key=lambda image: image["id"])
     people = by_image(content)

@@ -21,13 +21,16 @@ from occjax.ops import flip_test, grouping, heatmap
 from occjax.ops.part_poses import Maps, candidates
 from occjax.types import Array, Batch, Labels, Poses
 
-# Why the targets cannot tell of a person, the first that applies.
+BATCH = 4  # images at a time
+
+# Why targets or decoding cannot tell of a person, the first that applies.
 REASONS = (
     "no labelled joint in any part",
     "box below the size limit",
-    "every part centre off the input",
-    "every peak shared with another person",
+    "a joint off the map, upright or mirrored",
     "pose alike another person's",
+    "every peak shared with another person",
+    "a part centre shared with another person",
 )
 
 
@@ -38,31 +41,39 @@ class Reading(NamedTuple):
     lost: Array  # [B, P, reasons] bool, of each labelled person
 
 
+class Fate(NamedTuple):
+    """What became of a person that counts."""
+
+    image_id: int
+    reason: str  # one of REASONS; "" if the targets hold the whole person
+    distance: float  # farthest joint of the best pose from its label, source pixels
+
+
 class Result(NamedTuple):
     """How well the labels of a dataset survive."""
 
     images: int
-    persons: int  # that count: labelled, no crowd region
-    lost: dict[str, int]  # persons of each reason
+    fates: list[Fate]
     everyone: dict[str, float]  # metrics over all persons
-    others: dict[str, float]  # metrics with the lost persons ignored
-    distance: np.ndarray  # [others] farthest joint from its label, source pixels
+    whole: dict[str, float]  # metrics with the persons of REASONS ignored
     detections: int  # most in one image; the protocol reads 20
 
 
-def run(model: pinet.Model, source: sources.Source, size: int, batch: int = 4) -> Result:
+def run(
+    model: pinet.Model, source: sources.Source, size: int, *, complete: bool = True
+) -> Result:
     """Reads the labels of a dataset as `model` would read its maps.
 
     Args:
         model: of the source's skeleton; backbone and refinement play no part.
         source: photographs with labels.
-        size: input's short side, pixels.
-        batch: images at a time.
+        size: short side of the input, pixels.
+        complete: see `read`.
     """
     data = {"size": size, "threads": 0, "max_persons": source.max_persons}
-    step = jax.jit(functools.partial(read, model))
+    step = jax.jit(functools.partial(read, model, complete=complete))
     found, lost = [], {}
-    for views in pipeline.test_batches(source, data, batch, labels=True):
+    for views in pipeline.test_batches(source, data, BATCH, labels=True):
         reading = jax.device_get(step(views))
         ids = np.asarray(views.image_id).tolist()
         found += coco.detections(reading.poses, ids, source.skeleton)
@@ -180,66 +191,86 @@ def _lost(model: pinet.Model, labels: Labels, part_maps: Array) -> Array:
     """
     size, views = part_maps.shape[2:4], part_maps.shape[1]
     people, any_size = _people(model, labels), _people(model, labels, 0.0)
-    centred = people.present & heatmap.inside(people.centres, size)
-    whole = _whole(model, people, part_maps)
-    oks = grouping.oks_matrix(_completed(people).joints, model.skeleton.sigmas)
     known = jnp.any(people.labelled, axis=-1)
+    oks = grouping.oks_matrix(_completed(people).joints, model.skeleton.sigmas)
     others = known[:, None] & ~jnp.eye(known.shape[1], dtype=bool)[None]
-    alike = jnp.any((oks > model.nms) & others, axis=2)
+    on_map = heatmap.inside(people.joints, size)
     lost = (
         ~jnp.any(any_size.present, axis=2),
         ~jnp.any(people.present, axis=2),
-        ~jnp.any(centred, axis=2),
-        ~whole,
-        alike,
+        jnp.any(people.labelled & ~on_map, axis=2),
+        jnp.any((oks > model.nms) & others, axis=2),
+        ~_has_own_peak(model, people, part_maps),
+        _shares_a_centre(model, people, size),
     )
     lost = jnp.stack(lost, axis=-1) & known[..., None]
     return jnp.any(lost.reshape(-1, views, *lost.shape[1:]), axis=1)
 
 
-def _whole(model: pinet.Model, people: heatmap.People, part_maps: Array) -> Array:
+def _has_own_peak(
+    model: pinet.Model, people: heatmap.People, part_maps: Array
+) -> Array:
     """Whether a peak gives all labelled joints of a person: [B O, P] bool.
 
     People who stand close share pixels, which regress the smaller or later of them.
     """
     _, views, height, width, _ = part_maps.shape
-    order, size = _part_order(model), (height, width)
+    order = _part_order(model)
     pixels, score = grouping.peaks(flip_test.average(part_maps, order), model.peaks)
     at = pixels[:, None]
     if views == 2:
         at = flip_test.pixels_in_each(pixels, order, width)
-    at = at.reshape(-1, *at.shape[2:])  # [B O, K, n, 2]
-    owner = heatmap.offset_targets(people, at, size, model.offset_radius).owner
+    own = _owned(model, people, at.reshape(-1, *at.shape[2:]), (height, width))
+    real = jnp.repeat(score > model.threshold, views, axis=0)
+    return jnp.any(own & real[..., None], axis=(1, 2))
+
+
+def _shares_a_centre(
+    model: pinet.Model, people: heatmap.People, size: tuple[int, int]
+) -> Array:
+    """Whether another person owns joints at the pixel of a part centre: [B O, P]."""
+    last = jnp.asarray((size[1] - 1, size[0] - 1)).reshape(1, 1, 1, 2)
+    at = jnp.clip(jnp.round(people.centres).astype(jnp.int32), 0, last)
+    own = _owned(model, people, jnp.moveaxis(at, 1, 2), size)  # [B O, K, P, P]
+    own = jnp.diagonal(own, axis1=2, axis2=3)  # each person at the own centre
+    return jnp.any(people.present & ~jnp.moveaxis(own, 1, 2), axis=2)
+
+
+def _owned(
+    model: pinet.Model, people: heatmap.People, pixels: Array, size: tuple[int, int]
+) -> Array:
+    """Whether pixels [B, K, Q, 2] regress all labelled joints of P: [B, K, Q, P]."""
+    owner = heatmap.offset_targets(people, pixels, size, model.offset_radius).owner
     person = jnp.arange(people.joints.shape[1]).reshape(1, 1, 1, -1, 1)
-    given = (owner[:, :, :, None] == person) | ~people.labelled[:, None, None]
-    given = jnp.all(given, axis=-1)  # [B O, K, n, P]
-    given = given & jnp.repeat(score > model.threshold, views, axis=0)[..., None]
-    return jnp.any(given, axis=(1, 2))
+    asked = (people.labelled & heatmap.inside(people.joints, size))[:, None, None]
+    return jnp.all((owner[:, :, :, None] == person) | ~asked, axis=-1)
 
 
 def _result(source: sources.Source, found: list[dict], lost: dict) -> Result:
-    """Scores detections with and without the lost persons."""
+    """Scores detections with and without the persons of REASONS."""
     truth = coco.ground_truth(source)
     reasons = _reasons(source, lost)
-    kept = [
+    distances = _distances(truth, found)
+    people = list(zip(truth["annotations"], reasons, distances, strict=True))
+    whole = [
         person | ({"num_keypoints": 0} if reason else {})  # the protocol ignores those
-        for person, reason in zip(truth["annotations"], reasons, strict=True)
+        for person, reason, _ in people
     ]
-    counts = collections.Counter(reasons)
-    rest = truth | {"annotations": kept}
     return Result(
         images=len(source),
-        persons=_count(truth),
-        lost={reason: counts[reason] for reason in REASONS},
+        fates=[
+            Fate(person["image_id"], reason, distance)
+            for person, reason, distance in people
+            if person["num_keypoints"] and not person["iscrowd"]
+        ],
         everyone=coco.evaluate(truth, found, source.skeleton),
-        others=coco.evaluate(rest, found, source.skeleton),
-        distance=_distances(rest, found),
+        whole=coco.evaluate(truth | {"annotations": whole}, found, source.skeleton),
         detections=max(collections.Counter(x["image_id"] for x in found).values()),
     )
 
 
 def _reasons(source: sources.Source, lost: dict[int, np.ndarray]) -> list[str]:
-    """Why each person of the dataset is lost; "" for the others."""
+    """Why each annotated person is lost; "" for the others."""
     reasons = []
     for index in range(len(source)):
         record = source[index]
@@ -250,18 +281,8 @@ def _reasons(source: sources.Source, lost: dict[int, np.ndarray]) -> list[str]:
     return reasons
 
 
-def _count(truth: dict) -> int:
-    """How many persons count: labelled, no crowd region."""
-    people = truth["annotations"]
-    return sum(p["num_keypoints"] > 0 and not p["iscrowd"] for p in people)
-
-
-def _distances(truth: dict, found: list[dict]) -> np.ndarray:
-    """From the labels of each person that counts to the pose that fits best.
-
-    Returns:
-        [persons] distance of the farthest joint, source pixels; inf without a pose.
-    """
+def _distances(truth: dict, found: list[dict]) -> list[float]:
+    """How far the best pose is from each annotated person, by its farthest joint."""
     poses = collections.defaultdict(list)
     for item in found:
         poses[item["image_id"]].append(np.reshape(item["keypoints"], (-1, 3))[:, :2])
@@ -269,10 +290,9 @@ def _distances(truth: dict, found: list[dict]) -> np.ndarray:
     for person in truth["annotations"]:
         joints = np.reshape(person["keypoints"], (-1, 3))
         seen = joints[:, 2] > 0
-        if person["num_keypoints"] and not person["iscrowd"]:
-            near = [
-                np.linalg.norm(pose[seen] - joints[seen, :2], axis=-1).max()
-                for pose in poses[person["image_id"]]
-            ]
-            farthest.append(min(near, default=np.inf))
-    return np.array(farthest)
+        away = [
+            np.linalg.norm(pose[seen] - joints[seen, :2], axis=-1).max(initial=0)
+            for pose in poses[person["image_id"]]
+        ]
+        farthest.append(float(min(away, default=np.inf)))
+    return farthest

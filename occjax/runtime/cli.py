@@ -92,7 +92,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     app.define_help_flags()
     rest = config.parse_flags(argv)
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # libraries tell too much otherwise
+        logging.set_verbosity(logging.ERROR)  # libraries tell too much otherwise
     if len(rest) > 1:
         raise UserError(f"{rest[1]}: unexpected; flags start with two dashes.")
     return rest
