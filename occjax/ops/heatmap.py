@@ -160,12 +160,17 @@ def offset_targets(
         size: height and width of the map.
         radius: half the side of the window.
     """
-    batch, parts, count, _ = pixels.shape
+    where = pixels.astype(people.joints.dtype)
+    return _targets_of(_owners(people, where, size, radius), people, where)
+
+
+def _owners(people: People, where: Array, size: tuple[int, int], radius: int) -> Array:
+    """Index of the person who writes each joint at a pixel: [B, K, Q, J], -1 nobody."""
+    batch, parts, count, _ = where.shape
     joints = people.joints.shape[2]
     usable = people.labelled & inside(people.joints, size)  # [B, P, J]
     corner = jnp.trunc(people.centres)  # toward zero, as the code does
     present = people.present & inside(corner, size)
-    where = pixels.astype(people.joints.dtype)
     on_map = inside(where, size)
     number = jnp.arange(joints, dtype=jnp.int32).reshape(1, 1, 1, joints)
 
@@ -201,7 +206,7 @@ def offset_targets(
     (owner, _, _), _ = jax.lax.scan(
         write, start, (jnp.arange(persons, dtype=jnp.int32), *by_person)
     )
-    return _targets_of(owner, people, where)
+    return owner
 
 
 def _targets_of(owner: Array, people: People, where: Array) -> OffsetTargets:
