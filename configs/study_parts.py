@@ -16,12 +16,13 @@ SYSTEMS = {
 }
 
 
-def get_config(variant: str = "pinet") -> ConfigDict:
+def get_config(variant: str = "") -> ConfigDict:
     """The laptop's PINet with the parts of one system, on heavily overlapping people.
 
     Raises:
         ValueError: there is no such system.
     """
+    variant = variant or "pinet"
     if variant not in SYSTEMS:
         raise ValueError(f"there is no variant {variant!r}; there are {list(SYSTEMS)}")
     config = pinet.get_config()
