@@ -1,6 +1,5 @@
 """What all commands share: flags, one-line errors, the device's set-up and report."""
 
-import json
 import os
 import pathlib
 import platform
@@ -19,13 +18,14 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "gra
 
 
 def run(main: Callable[[Sequence[str]], Any]) -> None:
-    """Runs a command; a UserError becomes one line on stderr and exit status 1.
+    """Runs a command; what a user can put right becomes one line and exit status 1.
 
-    `--verbosity=1` shows the traceback as well.
+    That is a UserError, and what the operating system refuses: a full disk, a folder
+    that may not be written. `--verbosity=1` shows the traceback as well.
     """
     try:
         app.run(main, flags_parser=_parse)
-    except UserError as error:
+    except (UserError, OSError) as error:
         if logging.get_verbosity() >= logging.DEBUG:
             raise
         sys.stderr.write(f"error: {error}\n")
@@ -78,13 +78,6 @@ def environment() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "command": sys.argv,
     }
-
-
-def write_environment(path: str | os.PathLike[str]) -> None:
-    """Leaves `environment()` as JSON."""
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(environment(), file, indent=2)
-        file.write("\n")
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
