@@ -15,7 +15,7 @@ RENDERED = dict(scale=(0.95, 1.1), rotate=5.0, translate=0.03, flip=0.5, flip_sh
 # The built-in crowd as the laptop experiments use it.
 CROWD = dict(
     size=(96, 96),
-    num_scenes=12000,
+    num_scenes=16000,
     test_scenes=300,
     people=(2, 3),
     overlap=0.29,  # mean largest box IoU of two people, as on CrowdPose

@@ -47,9 +47,9 @@ def laptop() -> ConfigDict:
         dict(
             method="pinet",
             seed=0,
-            steps=2500,
+            steps=4500,
             batch_size=16,
-            eval_every=1000,
+            eval_every=1500,
             checkpoint_every=500,
             log_every=20,
             dtype="float32",
