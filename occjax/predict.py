@@ -4,9 +4,10 @@
 
 reads the run that occjax.train left in DIR and writes
 
-    OUT/poses.json         COCO result list; each item also has its file_name and
-                           visible, the probability of each joint that it can be seen
-    OUT/drawings/*.png     visible joints solid, occluded ones hollow; left side orange,
+    OUT/poses.json         COCO result list; each item also has its file_name and, if
+                           the method predicts it, visible: the probability of each
+                           joint that it can be seen
+    OUT/drawings/*.png     joints predicted to be occluded are hollow; left side orange,
                            right side blue, bones in a colour for each person
 
 Coordinates are pixels of the picture as it stands upright, turned as the camera's

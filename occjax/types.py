@@ -44,7 +44,7 @@ class Poses(NamedTuple):
 
     joints: Array  # [B, P, J, 2] float32
     joint_score: Array  # [B, P, J] float32
-    visible: Array  # [B, P, J] float32, probability that the joint can be seen
+    visible: Array  # [B, P, J] float32, probability of being seen; NaN: not predicted
     score: Array  # [B, P] float32, -inf where there is no person
 
 

@@ -102,15 +102,14 @@ def oracle_lines(results: dict[str, oracle.Result]) -> list[str]:
 
 def overfit_lines(learned: dict) -> list[str]:
     """The learned part of the page."""
-    metrics = learned["metrics"]
     return [
         "",
         "## Learned by heart",
         "",
         f"The laptop's PINet (`configs/study_photographs.py`) on {overfit.PHOTOGRAPHS}",
-        f"photographs of COCO for {learned['step']} steps, scored on the same ones:",
-        f"AP {metrics['AP']:.3f}, AP50 {metrics['AP50']:.3f}, "
-        f"AP75 {metrics['AP75']:.3f}.",
+        f"photographs of COCO for {learned['protocol']['step']} steps, scored on the",
+        f"same ones: AP {learned['AP']:.3f}, AP50 {learned['AP50']:.3f}, "
+        f"AP75 {learned['AP75']:.3f}.",
     ]
 
 

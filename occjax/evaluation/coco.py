@@ -95,7 +95,7 @@ def detections(
     Rows with score -inf hold no person and images with id -1 are padding: both are
     left out. Coordinates are rounded to a thousandth of a pixel. The third number of
     a keypoint is its score; `visible`, an extra key, is the probability of each joint
-    that it can be seen.
+    that it can be seen. Methods that do not predict it give NaN, and no such key.
 
     Args:
         poses: joints [N, P, J, 2], joint_score [N, P, J], visible [N, P, J] and score
@@ -119,15 +119,15 @@ def detections(
                 continue
             pose = Poses(*(np.asarray(field[image][person], float) for field in poses))
             joints = [np.round(pose.joints, 3), pose.joint_score[:, None]]
-            found.append(
-                {
-                    "image_id": int(image_id),
-                    "category_id": CATEGORY,
-                    "keypoints": np.concatenate(joints, axis=-1).reshape(-1).tolist(),
-                    "score": float(pose.score),
-                    "visible": np.round(pose.visible, 4).tolist(),
-                }
-            )
+            item = {
+                "image_id": int(image_id),
+                "category_id": CATEGORY,
+                "keypoints": np.concatenate(joints, axis=-1).reshape(-1).tolist(),
+                "score": float(pose.score),
+            }
+            if not np.isnan(pose.visible).any():
+                item["visible"] = np.round(pose.visible, 4).tolist()
+            found.append(item)
     return found
 
 

@@ -348,9 +348,8 @@ def decode(model: Model, outputs: Outputs, inputs: Inputs) -> Poses:
     """Candidates of all scales -> one pose per person, best first, in source pixels.
 
     The score of a joint is the part's score times the keypoint map at the joint (mean
-    over the scales). Grouping and fusion work in source pixels. `visible` is the
-    response of the keypoint map at the joint, clipped to 0..1: PINet has no head for
-    visibility, and a joint that shows draws a higher response.
+    over the scales). Grouping and fusion work in source pixels. PINet does not predict
+    visibility: its keypoint maps learn hidden joints like those that show.
     """
     size = inputs.image.shape[1:3]
     joints = jnp.concatenate(
@@ -365,15 +364,11 @@ def decode(model: Model, outputs: Outputs, inputs: Inputs) -> Poses:
     joint_score = jnp.where(real, part_score, 0)[..., None] * response
     score = jnp.where(real, jnp.mean(joint_score, axis=-1), -jnp.inf)
     joints = sampling.affine(joints, inputs.to_source)
-    return jax.vmap(functools.partial(_persons, model))(
-        joints, joint_score, response, score
-    )
+    return jax.vmap(functools.partial(_persons, model))(joints, joint_score, score)
 
 
-def _persons(
-    model: Model, joints: Array, joint_score: Array, response: Array, score: Array
-) -> Poses:
-    """Groups the candidates of one image, [N, J, 2], [N, J], [N, J] and [N]."""
+def _persons(model: Model, joints: Array, joint_score: Array, score: Array) -> Poses:
+    """Groups the candidates of one image, [N, J, 2], [N, J] and [N]."""
     oks = grouping.oks_matrix(joints, model.skeleton.sigmas)
     groups = grouping.greedy_groups(oks, score, model.nms)
     giver, score = grouping.fuse(groups, joint_score, score, members=model.fuse)
@@ -382,7 +377,7 @@ def _persons(
     return Poses(
         joints=jnp.take_along_axis(joints, giver[..., None], axis=0),
         joint_score=jnp.take_along_axis(joint_score, giver, axis=0),
-        visible=jnp.clip(jnp.take_along_axis(response, giver, axis=0), 0, 1),
+        visible=jnp.full(giver.shape, jnp.nan, jnp.float32),
         score=score,
     )
 

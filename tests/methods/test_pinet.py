@@ -304,8 +304,7 @@ def test_people_come_back_from_their_own_targets():
     got = np.asarray(poses.joints[0])[real]
     got = got[np.argsort(got[:, :, 0].mean(axis=1))]
     np.testing.assert_allclose(got, wanted, atol=1e-3)
-    assert np.all((poses.visible >= 0) & (poses.visible <= 1))
-    assert np.mean(poses.visible[0][real]) > 0.7
+    assert np.all(np.isnan(poses.visible))  # not predicted
 
 
 def test_poses_come_best_first_and_can_be_cut():
