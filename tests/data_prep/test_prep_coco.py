@@ -273,9 +273,10 @@ def test_files_that_are_wrong_as_a_whole_are_one_line_each(folder):
         ("is no JSON file", {}, '{"images": [1, 2'),
         ("has no list 'annotations'", {}, '{"images": []}'),
         ("has no list 'images'", {}, "[]"),
-        ("is no JSON file", {"name": packed}, gzip.compress(b"{}")[:-4]),
+        ("annotations.json.gz cannot be read", {"name": packed},
+         gzip.compress(b"{}")[:-4]),
         ("has none of the images, such as nowhere.jpg", {}, json.dumps(elsewhere)),
-        ("has 17 joints a person, --skeleton crowdpose has 14",
+        ("has 17 joints a person, crowdpose has 14",
          {"skeleton": skeletons.CROWDPOSE}, json.dumps(good)),
     ]  # fmt: skip
     for message, options, text in cases:
