@@ -34,7 +34,7 @@ ORDERS: dict[str, Skeleton] = {
 _ASYMMETRY, _UPRIGHT, _FACING = 0.25, 0.8, 0.55
 _LEFT_BONES = ((0, 2), (2, 4), (6, 8), (8, 10))  # of OCPose; right joints come next
 _HIP_ANKLE, _SHOULDER_HIP = (6, 10), (0, 6)
-_SURE, _UNSURE, _MAJORITY = 0.9, 0.7, 0.6
+_SURE, _UNSURE, _MAJORITY = 0.8, 0.5, 0.6
 _ENOUGH = 10  # people, for any judgement
 
 

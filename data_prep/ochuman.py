@@ -10,8 +10,8 @@ From the COCO-format files, on which methods are trained and compared:
 Or from its own file, which has head and neck too, people without joints, and tells
 joints hidden by the person's own body from joints hidden by others:
 
-  python -m data_prep.ochuman --split train --images images --part val --joints 19 \
-      --annotations ochuman.json --out datasets
+  python -m data_prep.ochuman --name ochuman19 --joints 19 --split train --part val \
+      --images images --annotations ochuman.json --out datasets
 
 A joint behind the own body is hidden, so it counts as occluded; the COCO-format files
 have such joints as visible. `--self_occluded visible` does as they do.
@@ -54,6 +54,10 @@ def define_flags() -> None:
 
 def main() -> None:
     """Prepares the split that the flags describe."""
+    if FLAGS.joints == "19" and FLAGS.name == "ochuman":
+        raise UserError(
+            "--joints 19 needs another --name: configs take ochuman to have 17."
+        )
     downloads.prepare_as_flagged(
         read(
             pathlib.Path(FLAGS.annotations),
