@@ -200,6 +200,11 @@ def xywh(corners: Any) -> Any:
     return [x0, y0, x1 - x0, y1 - y0]
 
 
+def area_of(box: list) -> float:
+    """The area that CrowdPose's evaluator takes for a person: 0.53 of the box."""
+    return importer.AREA_OF_BOX * box[2] * box[3]
+
+
 def is_box(value: Any) -> TypeGuard[list]:
     """Whether this is a list of four numbers."""
     if not isinstance(value, list) or len(value) != 4:

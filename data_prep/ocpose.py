@@ -16,7 +16,7 @@ import pathlib
 from absl import flags
 
 import data_prep
-from data_prep import coco, downloads, importer, inspection
+from data_prep import coco, downloads, inspection
 from occjax import skeletons
 
 FLAGS = flags.FLAGS
@@ -91,7 +91,7 @@ def _person(annotation: object, found: inspection.Findings) -> object:
         result["bbox"] = downloads.xywh(annotation.get("bbox"))
     box = result.get("bbox")
     if downloads.is_box(box):
-        result["area"] = importer.AREA_OF_BOX * box[2] * box[3]
+        result["area"] = downloads.area_of(box)
     if "keypoints" in annotation:
         result["keypoints"] = downloads.joints_as(
             annotation["keypoints"], found.order, skeletons.OCPOSE, found.meaning
