@@ -7,12 +7,14 @@ entry can be used is the importer's to say, so what looks wrong goes through as 
 import gzip
 import hashlib
 import json
+import multiprocessing
 import pathlib
 import zlib
 from collections.abc import Mapping
+from concurrent import futures
+from concurrent.futures import process
 from typing import Any, NamedTuple, TypeGuard
 
-import scipy.io
 from absl import flags
 
 from data_prep import importer
@@ -22,6 +24,7 @@ from occjax.errors import UserError
 from occjax.skeletons import Skeleton
 
 FLAGS = flags.FLAGS
+_FARTHEST = 1e9  # pixels
 flags.disclaim_key_flags()  # --help lists them with those of the command itself
 
 
@@ -121,7 +124,7 @@ def read_mat(path: pathlib.Path, key: str) -> tuple[Any, dict]:
     """
     _, digest = read_bytes(path)
     try:
-        content = scipy.io.loadmat(path, struct_as_record=False, squeeze_me=True)
+        content = _load_apart(path)
     except Exception as error:  # noqa: BLE001  # damage makes SciPy raise anything
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"{path} is no MATLAB file: {reason[0]}.") from error
@@ -129,6 +132,22 @@ def read_mat(path: pathlib.Path, key: str) -> tuple[Any, dict]:
         found = ", ".join(name for name in content if not name.startswith("__"))
         raise UserError(f"{path} has no variable {key!r}, only {found or 'none'}.")
     return content[key], {"annotations": path.name, "sha256": digest}
+
+
+def _load_apart(path: pathlib.Path) -> dict[str, Any]:
+    """The variables of a MATLAB file, read by a process that may crash.
+
+    Damaged structs can lead SciPy's parser, which is no Python, out of its memory.
+    """
+    import scipy.io  # slow, and only here
+
+    context = multiprocessing.get_context("spawn")
+    options = {"struct_as_record": False, "squeeze_me": True}
+    with futures.ProcessPoolExecutor(1, context) as pool:
+        try:
+            return pool.submit(scipy.io.loadmat, str(path), **options).result()
+        except process.BrokenProcessPool as error:
+            raise ValueError("its parser crashed") from error
 
 
 def only_listed(download: Download, path: pathlib.Path) -> Download:
@@ -207,9 +226,12 @@ def area_of(box: list) -> float:
 
 def is_box(value: Any) -> TypeGuard[list]:
     """Whether this is a list of four numbers."""
-    if not isinstance(value, list) or len(value) != 4:
-        return False
-    return all(isinstance(number, int | float) for number in value)
+    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether this is a number that can be a place in an image."""
+    return isinstance(value, int | float) and -_FARTHEST < value < _FARTHEST
 
 
 def _is_named(entry: Any) -> bool:

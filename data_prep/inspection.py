@@ -95,15 +95,14 @@ def _people(path: pathlib.Path, content: dict) -> _People:
         flat = coco.joints_of(annotation)
         image_id = annotation.get("image_id") if flat else None
         size = sizes.get(image_id) if isinstance(image_id, int) else None
-        if not flat or len(flat) % 3 or size is None:
+        if not any(flat) or len(flat) % 3 or size is None:
             continue
         box = annotation.get("bbox")
         numbers = [*flat, *(box if downloads.is_box(box) else [0] * 4), *size]
-        if all(isinstance(value, int | float) for value in numbers):
+        if all(map(downloads.is_number, numbers)):
             rows[len(flat) // 3].append(numbers)
     count = max(rows, key=lambda joints: len(rows[joints]), default=0)
     table = np.array(rows[count], float).reshape(len(rows[count]), 3 * count + 6)
-    table = table[np.isfinite(table).all(axis=1)]
     total = sum(map(len, rows.values()))
     if len(table) < max(_ENOUGH, _SURE * total):
         raise UserError(

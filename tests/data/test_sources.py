@@ -152,6 +152,7 @@ def test_skeleton_of_shipped_datasets_is_known_before_they_are_there(prepared):
         return sources.skeleton_of(data).name
 
     assert of("crowdpose") == "crowdpose"
+    assert of("mpii") == "mpii"
     assert of("ochuman") == of("coco") == of("scenes") == of("crowd") == "coco"
     assert of("crowd", crowd={"skeleton": "ocpose"}) == "ocpose"
     with pytest.raises(UserError, match="nowhere is not there"):

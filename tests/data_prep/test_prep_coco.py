@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 
+import built
 import cv2
 import numpy as np
 import pytest
@@ -99,6 +100,12 @@ def test_photographs_are_kept_and_counted_in_full(
         ids = [a["id"] for a in content["annotations"]
                if a["image_id"] == original["id"]]  # fmt: skip
         assert list(record["persons"]["id"]) == ids
+    everyone = built.people_of(source)
+    for original in content["annotations"]:
+        person = everyone[original["id"]]
+        joints = np.float32(original["keypoints"]).reshape(-1, 3)
+        np.testing.assert_array_equal(person["joints"], joints)
+        np.testing.assert_array_equal(person["bbox"], np.float32(original["bbox"]))
 
 
 def test_segments_of_photographs_have_their_area(photographs, tmp_path):
@@ -234,6 +241,8 @@ def test_compressed_segments_stay_as_they_are(folder):
 def test_guessed_joints_count_as_occluded(folder):
     joints = [10, 12, 3, *JOINTS[3:]]
     assert one_person(folder, keypoints=joints)["joints"][0, 2] == 1
+    download = coco.read(folder / "annotations.json", skeletons.COCO)
+    assert download.remarks == {"joints of visibility 3, taken as occluded": 1}
 
 
 def test_joints_outside_their_image_are_kept_and_noted(folder):

@@ -124,30 +124,15 @@ def test_other_arrays_are_refused(tmp_path, array, message):
         lsp.read(path, tmp_path)
 
 
-def test_damaged_files_are_one_line(tmp_path):
+def test_files_without_the_joints_are_refused(tmp_path):
     path = as_official(tmp_path, np.ones((30, 14, 3)), lsp.EXTENDED)
-    data = path.read_bytes()
     with pytest.raises(UserError, match="has no test part"):
         lsp.read(path, tmp_path, part="test")
-    rng = np.random.default_rng(0)
-    outcomes = []
-    for attempt in range(200):
-        damaged = bytearray(data)
-        if attempt % 2:
-            damaged = damaged[: rng.integers(len(data))]
-        for at in rng.integers(0, max(len(damaged), 1), 4):
-            damaged[at : at + 1] = bytes([rng.integers(256)])
-        path.write_bytes(damaged)
-        try:
-            lsp.read(path, tmp_path)
-            outcomes.append("read")
-        except UserError as error:
-            outcomes.append(str(error))
-    refused = [outcome for outcome in outcomes if outcome != "read"]
-    assert len(refused) > 90  # all that were cut, but for rare luck
-    assert not any("\n" in line for line in refused)
     scipy.io.savemat(path, {"points": np.ones(3)})
     with pytest.raises(UserError, match="has no variable 'joints', only points"):
+        lsp.read(path, tmp_path)
+    path.write_bytes(b"no matlab")
+    with pytest.raises(UserError, match="is no MATLAB file"):
         lsp.read(path, tmp_path)
     with pytest.raises(UserError, match="--annotations: .* cannot be read"):
         lsp.read(tmp_path / "none.mat", tmp_path)
