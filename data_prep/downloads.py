@@ -123,6 +123,7 @@ def read_mat(path: pathlib.Path, key: str) -> tuple[Any, dict]:
         UserError: it cannot be read, is no MATLAB file, or lacks the variable.
     """
     _, digest = read_bytes(path)
+    print(f"reading {path}")  # MPII's takes half a minute
     try:
         content = _load_apart(path)
     except Exception as error:  # noqa: BLE001  # damage makes SciPy raise anything
@@ -161,22 +162,21 @@ def only_listed(download: Download, path: pathlib.Path) -> Download:
     except (OSError, ValueError) as error:
         raise UserError(f"--list: {path} cannot be read: {error}.") from error
     entries = download.content["images"]
-    there = {e["file_name"]: e.get("id") for e in entries if _is_named(e)}
-    if not names & set(there):
+    there = {name for name in map(_name_of, entries) if name}
+    if not names & there:
         raise UserError(f"--list: the annotations have none of the images of {path}.")
-    ids = [there[name] for name in names & set(there)]
-    images = [e for e in entries if not _is_named(e) or e["file_name"] in names]
-    people = [
-        a
-        for a in download.content["annotations"]
-        if not isinstance(a, dict) or a.get("image_id") in ids
-    ]
+    out = [e for e in entries if _name_of(e) and _name_of(e) not in names]
+    ids = {e["id"] for e in out if isinstance(e.get("id"), int)}
+    people = download.content["annotations"]
+    kept = [a for a in people if _image_of(a) not in ids]
     remarks = {
-        "images that --list leaves out": len(entries) - len(images),
-        "names of --list that the annotations do not have": len(names - set(there)),
+        "images that --list leaves out": len(out),
+        "people of these images": len(people) - len(kept),
+        "names of --list that the annotations do not have": len(names - there),
     }
+    images = [e for e in entries if not _name_of(e) or _name_of(e) in names]
     return download._replace(
-        content={"images": images, "annotations": people},
+        content={"images": images, "annotations": kept},
         facts={**download.facts, "list": path.name},
         remarks={**download.remarks, **{r: n for r, n in remarks.items() if n}},
     )
@@ -234,5 +234,12 @@ def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and -_FARTHEST < value < _FARTHEST
 
 
-def _is_named(entry: Any) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("file_name"), str)
+def _name_of(entry: Any) -> str:
+    """The file name of an image without folders; empty if there is none."""
+    name = entry.get("file_name") if isinstance(entry, dict) else None
+    return name.rpartition("/")[2] if isinstance(name, str) else ""
+
+
+def _image_of(annotation: Any) -> int | None:
+    image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
+    return image_id if isinstance(image_id, int) else None

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import tqdm
 from absl import flags
 
 import data_prep
@@ -114,7 +115,8 @@ def content_of(
         size_of: height and width of an image by its name, None if it is unreadable.
     """
     images, people = [], []
-    for number, points in zip(numbers.tolist(), joints, strict=True):
+    rows = zip(numbers.tolist(), joints, strict=True)
+    for number, points in tqdm.tqdm(rows, "sizes", len(joints), disable=None):
         name = form.file_name.format(number)
         images.append({"id": number, "file_name": name})
         person: dict[str, Any] = {"id": number, "image_id": number}

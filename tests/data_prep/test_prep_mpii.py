@@ -177,6 +177,7 @@ def test_list_chooses_images(sample, tmp_path):
     assert [i["file_name"] for i in download.content["images"]] == ["052475643.jpg"]
     assert len(download.content["annotations"]) == 1
     assert download.remarks["images that --list leaves out"] == 3
+    assert download.remarks["people of these images"] == 3
     assert download.remarks["names of --list that the annotations do not have"] == 1
     names.write_text("nowhere.jpg\n")
     with pytest.raises(UserError, match="--list: the annotations have none"):
