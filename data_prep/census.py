@@ -76,14 +76,14 @@ def of_file(content: Mapping[str, Any], skeleton: Skeleton) -> Census:
 def take(scenes: Iterable[Scene], skeleton: Skeleton) -> Census:
     """Counts people, joints and overlaps of images."""
     joints = dict.fromkeys(_MARKS.values(), 0)
-    persons = marked = 0
+    everyone = marked = 0
     labelled, box_iou, people_iou, stored, index = [], [], [], [], []
     for people, crowd_index in scenes:
         boxes = np.asarray(people["bbox"], float)
         places = np.asarray(people["joints"])
         single = ~np.asarray(people["is_crowd"], bool)
         chosen = single & records.labelled(people)
-        persons += int(single.sum())
+        everyone += int(single.sum())
         marks = places[chosen, :, 2]
         marked += bool(np.any(marks == VISIBLE))
         labelled += np.sum(marks > 0, axis=1).tolist()
@@ -95,7 +95,7 @@ def take(scenes: Iterable[Scene], skeleton: Skeleton) -> Census:
         counted = single & _has_limbs(places, skeleton)
         index.append(records.crowd_index(places[counted], boxes[counted]))
     return Census(
-        persons=persons,
+        persons=everyone,
         labelled=np.array(labelled, int),
         joints=joints,
         marked=marked,
