@@ -1,39 +1,27 @@
-"""Shows what is in a prepared dataset: a contact sheet and occlusion statistics.
+r"""Shows what is in a dataset: a contact sheet and the occlusion table.
 
   python -m data_prep.browse --dataset ochuman --dir datasets --output ochuman.png
 
-Visible joints are solid, occluded ones hollow.
+Visible joints are solid, occluded ones hollow. The table alone needs no images, only
+an annotation file in COCO's format:
+
+  python -m data_prep.browse --annotations crowdpose_val.json --skeleton crowdpose
 """
 
 import pathlib
-from typing import NamedTuple
 
 import cv2
 import numpy as np
-import tqdm
 from absl import flags
 
 import data_prep
-from occjax import draw
+from data_prep import census, coco
+from occjax import draw, skeletons
 from occjax.data import records, sources
-from occjax.evaluation import occlusion
-from occjax.types import OCCLUDED, UNLABELLED, VISIBLE
 
 FLAGS = flags.FLAGS
 
 _COLUMNS = 6
-_IOUS = (0.3, 0.5, 0.75)
-
-
-class Statistics(NamedTuple):
-    """How crowded and how hidden the people of a split are."""
-
-    images: int
-    persons: int  # single people, crowd regions left out
-    labelled: int  # of these, people with a labelled joint
-    joints: dict[str, int]  # of labelled people, by visibility
-    iou_mean: float  # of the largest box IoU in an image
-    iou_shares: dict[float, float]  # images whose largest box IoU is above a limit
 
 
 def define_flags() -> None:
@@ -43,17 +31,26 @@ def define_flags() -> None:
     flags.DEFINE_string("split", "train", "Split to look at.")
     flags.DEFINE_string("output", "", "PNG to write; NAME-SPLIT.png by default.")
     flags.DEFINE_integer("count", 24, "Images on the sheet.", lower_bound=1)
+    flags.DEFINE_string("annotations", None, "COCO-format file to count instead.")
+    flags.DEFINE_enum(
+        "skeleton", "coco", sorted(skeletons.BY_NAME), "Joints of --annotations."
+    )
 
 
 def main() -> None:
-    """Draws and counts the split that the flags name."""
+    """Draws and counts the split that the flags name, or counts a file."""
+    if FLAGS.annotations:
+        skeleton = skeletons.BY_NAME[FLAGS.skeleton]
+        download = coco.read(pathlib.Path(FLAGS.annotations), skeleton)
+        print(census.table(census.of_file(download.content, skeleton)))
+        return
     data = {"dataset": FLAGS.dataset, "dir": FLAGS.dir}
     source = sources.load(data, FLAGS.split)
     output = pathlib.Path(FLAGS.output or f"{FLAGS.dataset}-{FLAGS.split}.png")
     image = sheet(source, FLAGS.count)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
-    print(table(statistics(source)))
+    print(census.table(census.of_source(source)))
     print(f"contact sheet: {output}")
 
 
@@ -63,48 +60,6 @@ def sheet(source: sources.Source, count: int) -> np.ndarray:
     panels = [_panel(source[int(index)]) for index in chosen]
     rows = [panels[at : at + _COLUMNS] for at in range(0, len(panels), _COLUMNS)]
     return draw.contact_sheet(rows, source.skeleton)
-
-
-def statistics(source: sources.Source) -> Statistics:
-    """Counts people, joints and overlaps of a split."""
-    names = {UNLABELLED: "unlabelled", OCCLUDED: "occluded", VISIBLE: "visible"}
-    joints = dict.fromkeys(names.values(), 0)
-    persons = labelled = 0
-    overlaps = []
-    for index in tqdm.trange(len(source), unit=" images", disable=None):
-        people = source[index]["persons"]
-        single = ~people["is_crowd"].astype(bool)
-        chosen = single & records.labelled(people)
-        persons += int(single.sum())
-        labelled += int(chosen.sum())
-        for value, name in names.items():
-            joints[name] += int(np.sum(people["joints"][chosen, :, 2] == value))
-        boxes = np.asarray(people["bbox"], float)[chosen]
-        overlaps.append(np.max(occlusion.box_iou(boxes), initial=0))
-    largest = np.array(overlaps)
-    shares = {limit: float(np.mean(largest > limit)) for limit in _IOUS}
-    mean = float(np.mean(largest))
-    return Statistics(len(source), persons, labelled, joints, mean, shares)
-
-
-def table(found: Statistics) -> str:
-    """The statistics, for people."""
-    total = max(sum(found.joints.values()), 1)
-    lines = [
-        f"images                     {found.images:8}",
-        f"people                     {found.persons:8}",
-        f"people with joints         {found.labelled:8}",
-        *(
-            f"joints {name:12}        {count:8}  {count / total:6.1%}"
-            for name, count in found.joints.items()
-        ),
-        f"largest box IoU, mean      {found.iou_mean:8.3f}",
-        *(
-            f"largest box IoU > {limit:<4}     {share:8.1%}  of images"
-            for limit, share in found.iou_shares.items()
-        ),
-    ]
-    return "\n".join(lines)
 
 
 def _panel(record: records.Record) -> draw.Panel:

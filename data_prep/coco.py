@@ -1,25 +1,22 @@
 r"""COCO-format annotations and images to a dataset of records.
 
-Enough for COCO itself, the COCO-format files of OCHuman, and CrowdPose:
+  python -m data_prep.coco --split train --images train2017 \
+      --annotations annotations/person_keypoints_train2017.json --out datasets
+  python -m data_prep.coco --split val --images val2017 \
+      --annotations annotations/person_keypoints_val2017.json --out datasets
 
-  python -m data_prep.coco --name coco --split train --out datasets \
-      --images train2017 --annotations annotations/person_keypoints_train2017.json
-  python -m data_prep.coco --name crowdpose --skeleton crowdpose --split train \
-      --images images --annotations crowdpose_trainval.json --out datasets
-
-Images are kept as they are, byte for byte. Everything that is left out is counted.
+COCO-RE's files are read the same way; its joints of visibility 3, which COCO had left
+unlabelled, count as occluded. Any other file in COCO's format will do with --name and
+--skeleton. Images are kept as they are, byte for byte; all that is left out is counted.
 """
 
 import collections
-import gzip
-import hashlib
-import json
 import pathlib
 
 from absl import flags
 
 import data_prep
-from data_prep import importer
+from data_prep import downloads
 from data_prep.account import Account
 from occjax import skeletons
 from occjax.errors import UserError
@@ -29,27 +26,16 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """Defines what the command takes."""
-    flags.DEFINE_string("name", "coco", "Name of the dataset to write.")
-    flags.DEFINE_string("images", None, "Folder of the images.")
-    flags.DEFINE_string("annotations", None, "The .json or .json.gz file.")
-    flags.DEFINE_string("split", "train", "Name of the split to write.")
-    flags.DEFINE_string("out", "datasets", "Folder of all datasets.")
+    downloads.define_flags("coco", "The .json or .json.gz file.")
     flags.DEFINE_enum(
         "skeleton", "coco", sorted(skeletons.BY_NAME), "Joints of the annotations."
     )
-    flags.mark_flags_as_required(["images", "annotations"])
 
 
 def main() -> None:
     """Prepares the split that the flags describe."""
-    prepare(
-        FLAGS.out,
-        FLAGS.name,
-        FLAGS.split,
-        FLAGS.images,
-        FLAGS.annotations,
-        skeletons.BY_NAME[FLAGS.skeleton],
-    )
+    skeleton = skeletons.BY_NAME[FLAGS.skeleton]
+    downloads.prepare_as_flagged(read(pathlib.Path(FLAGS.annotations), skeleton))
 
 
 def prepare(
@@ -66,15 +52,25 @@ def prepare(
         UserError: a file or folder is not there or is not what it should be, or the
             split cannot be written.
     """
-    annotations = pathlib.Path(annotations)
-    content, digest = read_json(annotations)
-    _check_joint_count(annotations, content["annotations"], skeleton)
-    facts = {
-        "annotations": annotations.name,
-        "sha256": digest,
-        "licence": _licences(content),
-    }
-    return importer.prepare(out, name, split, images, content, skeleton, facts)
+    download = read(pathlib.Path(annotations), skeleton)
+    return downloads.prepare(out, name, split, images, download)
+
+
+def read(path: pathlib.Path, skeleton: skeletons.Skeleton) -> downloads.Download:
+    """A COCO-format annotation file.
+
+    Raises:
+        UserError: it is not there, in another format, or has other joints.
+    """
+    content, facts = downloads.read_json(path)
+    check_lists(path, content)
+    _check_joint_count(path, content["annotations"], skeleton)
+    guessed = sum(
+        flat[2::3].count(3) for flat in map(joints_of, content["annotations"])
+    )
+    remarks = {"joints of visibility 3, taken as occluded": guessed} if guessed else {}
+    facts = {**facts, "licence": _licences(content)}
+    return downloads.Download(content, skeleton, facts, remarks)
 
 
 def read_json(path: pathlib.Path) -> tuple[dict, str]:
@@ -83,42 +79,43 @@ def read_json(path: pathlib.Path) -> tuple[dict, str]:
     Raises:
         UserError: it is not there, no JSON, or lacks the lists of the COCO format.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"--annotations: {path} cannot be read: {error}.") from error
-    try:
-        text = gzip.decompress(data) if path.suffix == ".gz" else data
-        content = json.loads(text)
-    except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{path} is no JSON file: {error}.") from error
+    content, facts = downloads.read_json(path)
+    check_lists(path, content)
+    return content, facts["sha256"]
+
+
+def check_lists(path: pathlib.Path, content: object) -> None:
+    """Refuses what lacks the lists of the COCO format."""
     for key in ("images", "annotations"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise UserError(f"{path} is not in COCO format: it has no list {key!r}.")
-    return content, hashlib.sha256(data).hexdigest()
+
+
+def joints_of(annotation: object) -> list:
+    """The joints of an annotation; empty if there is no list of them."""
+    flat = annotation.get("keypoints") if isinstance(annotation, dict) else None
+    return flat if isinstance(flat, list) else []
 
 
 def _check_joint_count(
     path: pathlib.Path, annotations: list, skeleton: skeletons.Skeleton
 ) -> None:
     """Refuses a file whose people all have another number of joints."""
-    counts = collections.Counter(
-        len(annotation["keypoints"]) // 3
-        for annotation in annotations
-        if isinstance(annotation.get("keypoints"), list)
-    )
+    lengths = [len(joints_of(annotation)) // 3 for annotation in annotations]
+    counts = collections.Counter(length for length in lengths if length)
     if counts and skeleton.num_joints not in counts:
         found = counts.most_common(1)[0][0]
         raise UserError(
-            f"{path} has {found} joints a person, --skeleton {skeleton.name} has "
+            f"{path} has {found} joints a person, {skeleton.name} has "
             f"{skeleton.num_joints}."
         )
 
 
 def _licences(content: dict) -> str:
     """What the file says about the licences of its images."""
-    licences = content.get("licenses") or []
-    names = [item.get("name", "") for item in licences if isinstance(item, dict)]
+    licences = content.get("licenses")
+    entries = licences if isinstance(licences, list) else []
+    names = [str(item.get("name", "")) for item in entries if isinstance(item, dict)]
     return "; ".join(filter(None, names)) or "not stated in the annotation file"
 
 

@@ -15,6 +15,7 @@ from absl import flags
 import data_prep
 from data_prep import builder
 from data_prep.account import Account
+from occjax import skeletons
 from occjax.data import sources
 from occjax.data.records import Record
 from occjax.errors import UserError
@@ -34,7 +35,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "overlap", "crowdpose", "crowdpose, ochuman, or a mean of the largest box IoU."
     )
-    flags.DEFINE_string("skeleton", "coco", "coco, crowdpose or ocpose.")
+    flags.DEFINE_enum("skeleton", "coco", sorted(skeletons.BY_NAME), "Joints.")
 
 
 def main() -> None:

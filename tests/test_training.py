@@ -170,7 +170,7 @@ PINET = ("-m", "occjax.train", "--config")
             (*PINET, "configs/pinet.py:smoke", "--config.model.parts=large"),
             "config.model: parts: .*part-large",
         ),
-        ((*PINET, "configs/pinet.py:ochuman"), "python -m data_prep.coco"),
+        ((*PINET, "configs/pinet.py:ochuman"), "python -m data_prep.ochuman"),
         ((*PINET, "configs/pinet.py:smok"), "there is no variant 'smok'"),
         ((*PINET, "configs/none.py"), "there is no file configs/none.py"),
         (PINET[:2], "--config is missing"),

@@ -23,33 +23,12 @@ from pycocotools import mask as coco_mask
 
 from occjax import skeletons
 from occjax.data import convert, figure, staging
+from occjax.data.records import crowd_index
 from occjax.data.render import Scene, render
 from occjax.errors import UserError
 
 # Mean over images of the largest box IoU between two people.
 OVERLAPS = {"crowdpose": 0.29, "ochuman": 0.67}
-
-
-def crowd_index(joints: np.ndarray, boxes: np.ndarray) -> float:
-    """CrowdPose's measure of crowding (Li et al. 2019, equation 1).
-
-    Args:
-        joints: [P, J, 3] x, y, visibility.
-        boxes: [P, 4] x, y, width, height.
-
-    Returns:
-        The mean over people of: labelled joints of others inside the person's box,
-        divided by the person's own there.
-    """
-    labelled = joints[..., 2] > 0
-    at = joints[None, :, :, :2]  # [1, P, J, 2]
-    low, high = (
-        boxes[:, None, None, :2],
-        boxes[:, None, None, :2] + boxes[:, None, None, 2:],
-    )
-    inside = (np.all((at >= low) & (at <= high), axis=-1) & labelled).sum(axis=-1)
-    own = np.diagonal(inside)
-    return float(np.mean((inside.sum(axis=1) - own) / np.maximum(own, 1)))
 
 
 def _measure(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[bytes]]:
@@ -92,7 +71,7 @@ class Crowd:
             height: least and greatest height of a standing grown-up, as a fraction
                 of the image height.
             objects: fewest and most things that stand before people.
-            skeleton: "coco", "crowdpose" or "ocpose".
+            skeleton: name of a scheme in `occjax.skeletons`.
 
         Raises:
             UserError: an argument is out of range.

@@ -108,6 +108,32 @@ def trained_on(persons: Mapping[str, np.ndarray], skeleton: Skeleton) -> np.ndar
     return seen.any(axis=1) & (single | seen[:, counted].any(axis=1))
 
 
+def crowd_index(joints: np.ndarray, boxes: np.ndarray) -> float:
+    """CrowdPose's measure of crowding (Li et al. 2019, equation 1).
+
+    Of the people that its evaluation counts, it gives the stored index of all but a
+    few images. 0 if there is nobody.
+
+    Args:
+        joints: [P, J, 3] x, y, visibility.
+        boxes: [P, 4] x, y, width, height.
+
+    Returns:
+        The mean over people of: labelled joints of others inside the person's box,
+        divided by the person's own labelled joints, wherever these are.
+    """
+    if not len(boxes):
+        return 0.0
+    labelled_joints = joints[..., 2] > 0
+    at = joints[None, :, :, :2]  # [1, P, J, 2]
+    low = boxes[:, None, None, :2]
+    high = low + boxes[:, None, None, 2:]
+    inside = np.all((at >= low) & (at <= high), axis=-1) & labelled_joints
+    count = inside.sum(axis=-1)  # [P, P]: of whose joints in whose box
+    others = count.sum(axis=1) - np.diagonal(count)
+    return float(np.mean(others / np.maximum(labelled_joints.sum(axis=1), 1)))
+
+
 def kept_pixels(record: Record) -> np.ndarray:
     """Where a loss may look: [H, W] uint8, 255, or 0 on people without labels.
 

@@ -45,7 +45,7 @@ class Source(Protocol):
         ...
 
 
-# The annotation file of each split that the shipped configs name: PINet trains on
+# The file that the builder of each dataset reads for a split, and how: PINet trains on
 # OCHuman's validation file and on CrowdPose's training and validation files together.
 _ANNOTATIONS = {
     ("coco", "train"): "person_keypoints_train2017.json",
@@ -54,11 +54,20 @@ _ANNOTATIONS = {
     ("crowdpose", "test"): "crowdpose_test.json",
     ("ochuman", "train"): "ochuman_val.json",
     ("ochuman", "test"): "ochuman_test.json",
+    ("ocpose", "train"): "annot_all.json --list train_list.txt",
+    ("ocpose", "test"): "annot_all.json --list test_list.txt",
+    ("mpii", "train"): "mpii_human_pose_v1_u12_1.mat --part train",
+    ("mpii", "val"): "mpii_annotations.json --part val",
+    ("lsp", "train"): "joints.mat --part train",
+    ("lsp", "test"): "joints.mat --part test",
 }
 _SKELETONS = {
     "coco": skeletons.COCO,
     "crowdpose": skeletons.CROWDPOSE,
     "ochuman": skeletons.COCO,
+    "ocpose": skeletons.OCPOSE,
+    "mpii": skeletons.MPII,
+    "lsp": skeletons.LSP,
 }
 
 
@@ -216,11 +225,11 @@ class Prepared:
 
     def _command(self) -> str:
         file = _ANNOTATIONS.get((self.name, self.split), "ANNOTATIONS")
-        skeleton = "--skeleton crowdpose " if self.name == "crowdpose" else ""
+        known = self.name in _SKELETONS
+        builder = self.name if known else f"coco --name {self.name}"
         return (
-            f"python -m data_prep.coco --name {self.name} {skeleton}--split "
-            f"{self.split} --images IMAGES --annotations {file} "
-            f"--out {self.path.parent.parent}"
+            f"python -m data_prep.{builder} --split {self.split} --images IMAGES "
+            f"--annotations {file} --out {self.path.parent.parent}"
         )
 
 

@@ -7,8 +7,8 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from occjax import skeletons
-from occjax.data import convert, figure, staging
-from occjax.data.crowd import Crowd, crowd_index
+from occjax.data import figure, staging
+from occjax.data.crowd import Crowd
 from occjax.errors import UserError
 
 
@@ -279,7 +279,7 @@ def test_people_grow_with_the_image_and_the_request():
         {"height": (0.0, 0.5)},
         {"objects": (-1, 0)},
         {"size": (16, 128)},
-        {"skeleton": "mpii"},
+        {"skeleton": "smpl"},
     ],
 )
 def test_impossible_request_is_refused_by_name(options):
@@ -355,44 +355,9 @@ def test_skeletons_describe_the_same_scene():
     np.testing.assert_array_equal(joints["crowdpose"][:, 12:], exact)
 
 
-def test_crowd_index_counts_joints_of_others_in_the_own_box():
-    joints = np.zeros((2, 4, 3))
-    joints[0] = [(1, 1, 2), (2, 2, 1), (3, 3, 2), (4, 4, 0)]  # three labelled
-    joints[1] = [(2, 1, 2), (9, 9, 2), (8, 8, 2), (9, 8, 1)]  # one in the first's box
-    boxes = np.array([(0, 0, 5, 5), (2, 1, 7, 8)], float)
-    # First: 1 of others, 3 own. Second: (2, 2) and (3, 3) of others, 4 own.
-    assert crowd_index(joints, boxes) == pytest.approx((1 / 3 + 2 / 4) / 2)
-
-
 def test_more_overlap_is_a_larger_crowd_index():
     loose, dense = (
         np.mean([r["crowd_index"] for r in records(crowd(overlap=overlap), 25)])
         for overlap in (0.05, "ochuman")
     )
     assert dense > loose + 0.3
-
-
-# --- Conversion -------------------------------------------------------------------
-
-
-def test_conversion_moves_joints_by_name_and_leaves_the_rest_unlabelled():
-    joints = np.random.default_rng(0).uniform(1, 9, (5, 17, 3)).astype(np.float32)
-    coco, wanted = skeletons.COCO.joints, skeletons.CROWDPOSE.joints
-    result = convert.reorder(joints, coco, wanted)
-    assert result.shape == (5, 14, 3)
-    assert result.dtype == np.float32
-    for index, name in enumerate(wanted):
-        if name in ("head", "neck"):
-            assert not result[:, index].any()
-        else:
-            np.testing.assert_array_equal(result[:, index], joints[:, coco.index(name)])
-    back = convert.reorder(result, wanted, coco)
-    np.testing.assert_array_equal(back[:, 5:], joints[:, 5:])
-    assert not back[:, :5].any()
-
-
-def test_conversion_refuses_joints_of_another_scheme():
-    with pytest.raises(ValueError, match=r"\[\.\.\., 17, 3\]; got \(2, 14, 3\)"):
-        convert.reorder(
-            np.zeros((2, 14, 3)), skeletons.COCO.joints, skeletons.OCPOSE.joints
-        )

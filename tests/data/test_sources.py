@@ -128,11 +128,15 @@ def test_missing_dataset_names_the_command_that_prepares_it(tmp_path):
     assert "\n" not in message
     assert message.startswith(f"{tmp_path}/datasets/ochuman is not there; prepare it")
     assert (
-        "python -m data_prep.coco --name ochuman --split train --images IMAGES "
+        "python -m data_prep.ochuman --split train --images IMAGES "
         "--annotations ochuman_val.json --out" in message
     )
-    with pytest.raises(UserError, match="--skeleton crowdpose --split test"):
+    with pytest.raises(
+        UserError, match="data_prep.crowdpose --split test .*_test.json"
+    ):
         sources.load({"dataset": "crowdpose", "dir": str(tmp_path)}, "test")
+    with pytest.raises(UserError, match="data_prep.coco --name mine --split val "):
+        sources.load({"dataset": "mine", "dir": str(tmp_path)}, "val")
 
 
 def test_missing_split_names_those_that_there_are(prepared):
@@ -148,6 +152,7 @@ def test_skeleton_of_shipped_datasets_is_known_before_they_are_there(prepared):
         return sources.skeleton_of(data).name
 
     assert of("crowdpose") == "crowdpose"
+    assert of("mpii") == "mpii"
     assert of("ochuman") == of("coco") == of("scenes") == of("crowd") == "coco"
     assert of("crowd", crowd={"skeleton": "ocpose"}) == "ocpose"
     with pytest.raises(UserError, match="nowhere is not there"):

@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 
+import built
 import cv2
 import numpy as np
 import pytest
@@ -99,6 +100,12 @@ def test_photographs_are_kept_and_counted_in_full(
         ids = [a["id"] for a in content["annotations"]
                if a["image_id"] == original["id"]]  # fmt: skip
         assert list(record["persons"]["id"]) == ids
+    everyone = built.people_of(source)
+    for original in content["annotations"]:
+        person = everyone[original["id"]]
+        joints = np.float32(original["keypoints"]).reshape(-1, 3)
+        np.testing.assert_array_equal(person["joints"], joints)
+        np.testing.assert_array_equal(person["bbox"], np.float32(original["bbox"]))
 
 
 def test_segments_of_photographs_have_their_area(photographs, tmp_path):
@@ -234,6 +241,8 @@ def test_compressed_segments_stay_as_they_are(folder):
 def test_guessed_joints_count_as_occluded(folder):
     joints = [10, 12, 3, *JOINTS[3:]]
     assert one_person(folder, keypoints=joints)["joints"][0, 2] == 1
+    download = coco.read(folder / "annotations.json", skeletons.COCO)
+    assert download.remarks == {"joints of visibility 3, taken as occluded": 1}
 
 
 def test_joints_outside_their_image_are_kept_and_noted(folder):
@@ -273,9 +282,10 @@ def test_files_that_are_wrong_as_a_whole_are_one_line_each(folder):
         ("is no JSON file", {}, '{"images": [1, 2'),
         ("has no list 'annotations'", {}, '{"images": []}'),
         ("has no list 'images'", {}, "[]"),
-        ("is no JSON file", {"name": packed}, gzip.compress(b"{}")[:-4]),
+        ("annotations.json.gz cannot be read", {"name": packed},
+         gzip.compress(b"{}")[:-4]),
         ("has none of the images, such as nowhere.jpg", {}, json.dumps(elsewhere)),
-        ("has 17 joints a person, --skeleton crowdpose has 14",
+        ("has 17 joints a person, crowdpose has 14",
          {"skeleton": skeletons.CROWDPOSE}, json.dumps(good)),
     ]  # fmt: skip
     for message, options, text in cases:
