@@ -274,7 +274,7 @@ def test_files_that_are_wrong_as_a_whole_are_one_line_each(folder):
         ("has no list 'annotations'", {}, '{"images": []}'),
         ("has no list 'images'", {}, "[]"),
         ("is no JSON file", {"name": packed}, gzip.compress(b"{}")[:-4]),
-        ("has none of the images, such as nowhere.jpg", {}, json.dumps(elsewhere)),
+        ("has none of the images, such as 'nowhere.jpg'", {}, json.dumps(elsewhere)),
         ("has 17 joints a person, --skeleton crowdpose has 14",
          {"skeleton": skeletons.CROWDPOSE}, json.dumps(good)),
     ]  # fmt: skip
