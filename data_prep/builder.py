@@ -11,7 +11,7 @@ import pathlib
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import file_adapters
@@ -112,17 +112,23 @@ def _written(shard: shards.Shard) -> Iterator[tuple[int, None]]:
         yield index, None
 
 
+class Content(NamedTuple):
+    """What a split is made of."""
+
+    tasks: Sequence[Any]  # one for each image, as json can hold it
+    read: shards.Read  # makes the record of a task; its image is encoded bytes
+    account: Account  # what came in, and what was left out before the tasks
+    skeleton: skeletons.Skeleton  # J joints of all splits
+    facts: Mapping[str, Any]  # kept with the split: `annotations`, `licence` and so on
+    settings: Mapping[str, Any]  # what else `read` depends on, as json can hold it
+
+
 def write(
     out: str | os.PathLike,
     name: str,
     split: str,
-    tasks: Sequence[Any],
-    read: shards.Read,
-    account: Account,
+    content: Content,
     *,
-    skeleton: skeletons.Skeleton,
-    facts: Mapping[str, Any],
-    settings: Mapping[str, Any],
     workers: int = 0,
     beam_runner: str | None = None,
     beam_options: Sequence[str] = (),
@@ -136,12 +142,7 @@ def write(
         out: folder of all datasets.
         name: of the dataset, lower case with underscores; it may have other splits.
         split: name of the split.
-        tasks: one for each image, as json can hold it.
-        read: makes the record of a task; its image is encoded bytes.
-        account: what came in, and what was left out before the tasks.
-        skeleton: J joints of all splits.
-        facts: about the split, kept with it: `annotations`, `licence` and so on.
-        settings: what else `read` depends on, as json can hold it.
+        content: to write.
         workers: processes to write with; 0 and 1 mean this one.
         beam_runner: of Apache Beam, which then writes instead, such as "DirectRunner".
         beam_options: of Apache Beam, each KEY=VALUE.
@@ -154,22 +155,26 @@ def write(
             skeleton, the account does not balance, or the folder cannot be written.
     """
     _check_names(name, split)
-    if not tasks:
-        account.check()
+    if not content.tasks:
+        content.account.check()
     path = pathlib.Path(out) / name / VERSION
     stage = path.with_name(f"incomplete.{split}")
-    versions = {"occjax": occjax.__version__, "tfds": tfds.__version__}
-    settings = {**settings, **facts, **versions, "skeleton": skeleton.name}
+    settings = {
+        **content.settings,
+        **content.facts,
+        "skeleton": content.skeleton.name,
+        "versions": [occjax.__version__, VERSION, tfds.__version__],
+    }
     try:
-        known = _known(path, split, skeleton)
+        known = _known(path, split, content.skeleton)
         if known is None:
-            builder = Split(name, split, stage, skeleton.num_joints)
-            builder.plan(tasks, settings, read)
+            builder = Split(name, split, stage, content.skeleton.num_joints)
+            builder.plan(content.tasks, settings, content.read)
             builder.generate(workers, beam_runner, beam_options)
-            known = _describe(builder, account, skeleton, facts)
+            known = _describe(builder, content)
             _publish(builder.folder, path)
         else:
-            _check_same(known, shards.digest(tasks, settings), path, split)
+            _check_same(known, shards.digest(content.tasks, settings), path, split)
         shutil.rmtree(stage, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{path.parent} cannot be written: {error}") from error
@@ -213,16 +218,11 @@ def _check_same(
     print("there is nothing to do")
 
 
-def _describe(
-    builder: Split,
-    account: Account,
-    skeleton: skeletons.Skeleton,
-    facts: Mapping[str, Any],
-) -> dict[str, Any]:
+def _describe(builder: Split, content: Content) -> dict[str, Any]:
     """Notes beside the shards what a reader wants to know early, and returns it."""
     done = [shards.finished(shard) or {} for shard in builder.shards]
     total = Account()
-    for part in (account.facts(), *(one["account"] for one in done)):
+    for part in (content.account.facts(), *(one["account"] for one in done)):
         total.merge(part)
     try:
         total.check()
@@ -234,7 +234,7 @@ def _describe(
         return [value for one in done for value in one[key]]
 
     notes = {
-        **facts,
+        **content.facts,
         **total.facts(),
         "digest": shards.total(builder.shards),
         "sizes": joined("sizes"),
@@ -245,7 +245,7 @@ def _describe(
     listed = hashes.text(joined("sha256"), joined("names"))
     listing = folder / hashes.file_name(builder.name, builder.split)
     listing.write_text(listed, "utf-8")
-    metadata = {"skeleton": skeleton.name, "splits": {builder.split: notes}}
+    metadata = {"skeleton": content.skeleton.name, "splits": {builder.split: notes}}
     files.write_json(folder / "metadata.json", metadata)
     return notes
 

@@ -67,18 +67,15 @@ def write(out: str, name: str, split: str, options: dict, **how: Any) -> None:
     if name == "crowd":
         raise UserError("--name crowd is the built-in source; choose another name.")
     source = sources.load({"dataset": "crowd", "crowd": options}, split)
-    builder.write(
-        out,
-        name,
-        split,
-        list(range(len(source))),
-        Renderer(source),
-        Account(),
+    content = builder.Content(
+        tasks=list(range(len(source))),
+        read=Renderer(source),
+        account=Account(),
         skeleton=source.skeleton,
         facts={"crowd": options, "licence": "Apache-2.0, rendered by occjax"},
         settings={},
-        **how,
     )
+    builder.write(out, name, split, content, **how)
 
 
 class Renderer(NamedTuple):

@@ -65,18 +65,8 @@ def prepare(
         "images": str(folder),
         "excluded": {label: _digest(path) for label, path in held},
     }
-    total = builder.write(
-        out,
-        name,
-        split,
-        items,
-        read,
-        account,
-        skeleton=skeleton,
-        facts=facts,
-        settings=settings,
-        **how,
-    )
+    given = builder.Content(items, read, account, skeleton, facts, settings)
+    total = builder.write(out, name, split, given, **how)
     for label, _ in held:
         count = total.dropped["images"][_held_by(label)]
         print(f"excluded: {count} images whose bytes {label} holds")

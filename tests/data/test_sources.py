@@ -37,17 +37,10 @@ def prepared(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "SHARD", 7)
-        builder.write(
-            folder,
-            "scenes",
-            "train",
-            list(range(20)),
-            read,
-            Account(),
-            skeleton=scenes.Scenes.skeleton,
-            facts={},
-            settings={},
+        content = builder.Content(
+            list(range(20)), read, Account(), scenes.Scenes.skeleton, {}, {}
         )
+        builder.write(folder, "scenes", "train", content)
     return folder
 
 

@@ -28,16 +28,17 @@ def read(index: int, account: Account):
     return {**record, "image": data}
 
 
-def write(folder, split="train", count=4, **options):
-    options = {
-        "skeleton": skeletons.COCO,
-        "facts": {"licence": "none"},
-        "settings": {},
-        "read": read,
-        "account": Account(),
-        **options,
-    }
-    return builder.write(folder, "scenes", split, list(range(count)), **options)
+def write(folder, split="train", count=4, how=None, **changes):
+    content = builder.Content(
+        tasks=list(range(count)),
+        read=read,
+        account=Account(),
+        skeleton=skeletons.COCO,
+        facts={"licence": "none"},
+        settings={},
+    )
+    content = content._replace(**changes)
+    return builder.write(folder, "scenes", split, content, **(how or {}))
 
 
 def load(folder, split="train"):
@@ -110,13 +111,12 @@ def test_existing_split_is_never_replaced(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["", "a/b", "../a", "1a", "a-b", "ä"])
 def test_names_that_tfds_would_not_find_are_refused(tmp_path, name):
-    arguments = ([0], read, Account())
-    options = {"skeleton": skeletons.COCO, "facts": {}, "settings": {}}
+    content = builder.Content([0], read, Account(), skeletons.COCO, {}, {})
     with pytest.raises(UserError, match="--name: "):
-        builder.write(tmp_path, name, "train", *arguments, **options)
+        builder.write(tmp_path, name, "train", content)
     split = "all" if name == "1a" else name
     with pytest.raises(UserError, match="--split: "):
-        builder.write(tmp_path, "scenes", split, *arguments, **options)
+        builder.write(tmp_path, "scenes", split, content)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -200,7 +200,7 @@ def test_failed_split_leaves_the_others_alone(tmp_path):
 
 def test_files_are_the_same_from_any_number_of_processes(tmp_path, small_files):
     for workers in (0, 1, 2, 3):
-        write(tmp_path / str(workers), count=20, workers=workers)
+        write(tmp_path / str(workers), count=20, how={"workers": workers})
         assert content(tmp_path / str(workers)) == content(tmp_path / "0")
     assert len(load(tmp_path / "2")) == 18
 
@@ -213,9 +213,9 @@ def dying(index: int, account: Account):
 
 def test_a_worker_that_dies_is_one_line_and_the_next_run_goes_on(tmp_path, small_files):
     with pytest.raises(UserError, match="a worker process was ended") as caught:
-        write(tmp_path / "failed", count=20, read=dying, workers=2)
+        write(tmp_path / "failed", count=20, read=dying, how={"workers": 2})
     assert "\n" not in str(caught.value)
-    write(tmp_path / "failed", count=20, workers=2)
+    write(tmp_path / "failed", count=20, how={"workers": 2})
     write(tmp_path / "whole", count=20)
     assert content(tmp_path / "failed") == content(tmp_path / "whole")
 
@@ -229,7 +229,7 @@ def modules(index: int, account: Account):
 
 
 def test_workers_never_import_jax(tmp_path, small_files):
-    account = write(tmp_path, count=6, read=modules, workers=2)
+    account = write(tmp_path, count=6, read=modules, how={"workers": 2})
     assert account.notes == {"loaded []": 6}
 
 
