@@ -156,7 +156,7 @@ def write(
     """
     _check_names(name, split)
     if not content.tasks:
-        content.account.check()
+        _check_account(content.account, content)
     path = pathlib.Path(out) / name / VERSION
     stage = path.with_name(f"incomplete.{split}")
     settings = {
@@ -218,6 +218,15 @@ def _check_same(
     print("there is nothing to do")
 
 
+def _check_account(account: Account, content: Content) -> None:
+    """Makes sure that nothing was lost, and names the file where it was."""
+    try:
+        account.check()
+    except UserError as error:
+        where = content.facts.get("annotations")
+        raise UserError(f"{where}: {error}" if where else str(error)) from error
+
+
 def _describe(builder: Split, content: Content) -> dict[str, Any]:
     """Notes beside the shards what a reader wants to know early, and returns it."""
     done = [shards.finished(shard) or {} for shard in builder.shards]
@@ -225,7 +234,7 @@ def _describe(builder: Split, content: Content) -> dict[str, Any]:
     for part in (content.account.facts(), *(one["account"] for one in done)):
         total.merge(part)
     try:
-        total.check()
+        _check_account(total, content)
     except UserError:
         shutil.rmtree(builder.stage)  # there is nothing to go on with
         raise
