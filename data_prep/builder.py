@@ -65,20 +65,17 @@ class Split(tfds.core.ShardBasedBuilder, skip_registration=True):
                 "input or lacked images"
             )
 
-    def generate(
-        self, workers: int, beam_runner: str | None, beam_options: Sequence[str]
-    ) -> None:
+    def generate(self, workers: int, beam_runner: str | None, options: Any) -> None:
         """Writes the shards that are not finished, and TFDS's index of all.
 
         `download_and_prepare` would do it in a folder that it throws away when it
         fails, so that a killed run had to begin anew.
         """
         config: Any = tfds.download.DownloadConfig()
-        if beam_runner is None:
-            parallel.run(self.shards, workers, self.name)
+        if beam_runner:
+            config.beam_runner, config.beam_options = beam_runner, options
         else:
-            config.beam_runner = beam_runner
-            config.beam_options = parallel.beam_options(beam_options)
+            parallel.run(self.shards, workers, self.name)
         self._download_and_prepare(None, config)  # pyright: ignore[reportArgumentType]
         for path in self.folder.glob("*.shard_infos.json"):
             path.unlink()  # what Beam's workers told TFDS
@@ -157,6 +154,7 @@ def write(
     _check_names(name, split)
     if not content.tasks:
         _check_account(content.account, content)
+    options = parallel.beam_options(beam_options) if beam_runner else None
     path = pathlib.Path(out) / name / VERSION
     stage = path.with_name(f"incomplete.{split}")
     settings = {
@@ -170,7 +168,7 @@ def write(
         if known is None:
             builder = Split(name, split, stage, content.skeleton.num_joints)
             builder.plan(content.tasks, settings, content.read)
-            builder.generate(workers, beam_runner, beam_options)
+            builder.generate(workers, beam_runner, options)
             known = _describe(builder, content)
             _publish(builder.folder, path)
         else:
