@@ -4,6 +4,7 @@
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 from absl import app, flags, logging
 
 from occjax.errors import UserError
+
+# Common flags belong to the command that asks for them, and stand in its --help.
+flags.disclaim_key_flags()
 
 
 def define_common_flags(exclude: bool = True) -> None:
@@ -65,5 +69,8 @@ def run(main: Callable[[], None]) -> None:
             main()
         except UserError as error:
             sys.exit(f"error: {error}")
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on where it was", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
 
     app.run(guarded)

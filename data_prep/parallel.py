@@ -85,8 +85,8 @@ def _apart(left: Sequence[shards.Shard], workers: int) -> Iterator[shards.Shard]
 
 
 def _start_worker() -> None:
-    """Lets the parent answer Ctrl-C, and ends the worker with the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ends the worker at Ctrl-C without a word, and with its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

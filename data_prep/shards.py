@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import example_serializer, file_adapters
+from array_record.python import array_record_module  # pyright: ignore
+from tensorflow_datasets.core import example_serializer
 
 from data_prep import hashes
 from data_prep.account import Account
@@ -152,12 +153,22 @@ def _write(shard: Shard) -> dict[str, Any]:
     account = Account()
     # Beside the other work, not beside the files: those are published as they are.
     unfinished = f"{shard.done}.{os.getpid()}"
-    adapter = file_adapters.ArrayRecordFileAdapter
-    adapter.write_examples(unfinished, enumerate(_examples(shard, account, facts)))
+    writer = array_record_module.ArrayRecordWriter(unfinished, "group_size:1")
+    for example in _examples(shard, account, facts):
+        _put(writer.write, example)
+    _put(writer.close)
     os.replace(unfinished, shard.path)
     facts = {"digest": shard.digest, "account": account.facts(), **facts}
     files.write_json(shard.done, facts)
     return facts
+
+
+def _put(write: Callable, *data: bytes) -> None:
+    """Writes to an ArrayRecord file, which tells of a full disk in its own way."""
+    try:
+        write(*data)
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
 
 
 def _examples(shard: Shard, account: Account, facts: dict) -> Iterator[bytes]:

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 
 import cv2
@@ -278,6 +279,26 @@ def test_kill_between_the_steps_of_adding_a_split_loses_nothing(tmp_path, monkey
             load(tmp_path, "val")
     write(tmp_path, "val", 2)
     assert ids(load(tmp_path, "val")) == [100, 101]
+
+
+@pytest.mark.parametrize("limit", [100, 3000, 90000])
+def test_a_full_disk_is_one_line_and_the_next_run_goes_on(tmp_path, small_files, limit):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    answer = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        with pytest.raises(UserError, match="scenes cannot be written") as caught:
+            write(tmp_path / "full", count=10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, answer)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="is not there"):
+        load(tmp_path / "full")
+    write(tmp_path / "full", count=10)
+    write(tmp_path / "whole", count=10)
+    assert content(tmp_path / "full") == content(tmp_path / "whole")
 
 
 def test_folder_that_cannot_be_written_is_one_line(tmp_path):
