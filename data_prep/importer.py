@@ -147,7 +147,8 @@ class Reader(NamedTuple):
             raise _Unusable("image file cannot be read") from error
         except UserError as error:
             raise _Unusable("image unreadable") from error
-        holder = hashes.holders(self.excluded).get(hashes.of(data))
+        held = hashes.holders(self.excluded)
+        holder = held.get(hashes.of(data)) if held else None
         if holder is not None:
             raise _Unusable(_held_by(holder))
         return data, (height, width)
