@@ -4,7 +4,7 @@ runs = $(shell for p in $(1); do $$p -c "" 2>/dev/null && echo $$p && break; don
 PYTHON ?= $(call runs,python3.11 python3)
 BIN := .venv/bin
 
-.PHONY: train test lint newest clean
+.PHONY: train test lint newest beam clean
 
 train: .venv/runtime
 	$(BIN)/python -m occjax.train --config configs/pinet.py
@@ -27,6 +27,12 @@ newest:
 	.venv-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager -e . pytest hypothesis scipy
 	.venv-newest/bin/python -m pytest $(SMOKE)
 
+# Data preparation with Apache Beam, which takes older packages than requirements.txt.
+beam:
+	$(PYTHON) -m venv .venv-beam
+	.venv-beam/bin/pip install --quiet --disable-pip-version-check -r requirements-beam.txt
+	.venv-beam/bin/python -m pytest tests/data_prep/test_prep_beam.py
+
 .venv/runtime: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
@@ -38,4 +44,4 @@ newest:
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-newest runs
+	rm -rf .venv .venv-newest .venv-beam runs

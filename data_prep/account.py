@@ -8,8 +8,8 @@ from occjax.errors import UserError
 class Account:
     """Counts of what came in, what was kept and what was dropped, by reason.
 
-    Whoever reads the input says how much there is and what it drops; the builder
-    counts what it writes. The two must match.
+    Whoever reads the input says how much there is and what it drops; whoever writes
+    a file counts what it writes. The two must match.
     """
 
     KINDS = ("images", "persons")
@@ -40,6 +40,14 @@ class Account:
         """Notes that one image was written with its persons."""
         self.kept["images"] += 1
         self.kept["persons"] += persons
+
+    def merge(self, facts: dict) -> None:
+        """Adds what another account counted, given as its `facts`."""
+        for kind in self.KINDS:
+            self.given[kind] += facts[kind]["in"]
+            self.kept[kind] += facts[kind]["kept"]
+            self.dropped[kind].update(facts[kind]["dropped"])
+        self.notes.update(facts["notes"])
 
     def check(self) -> None:
         """Makes sure that nothing was lost without a reason.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tqdm
 
-from data_prep import importer
+from data_prep import importer, persons
 from data_prep.account import Account
 from occjax.data import records, sources
 from occjax.evaluation import occlusion
@@ -168,14 +168,16 @@ def _scenes(
     content: Mapping[str, Any], skeleton: Skeleton, account: Account
 ) -> Iterator[Scene]:
     """The images of a file with their usable people, checked as for a dataset."""
-    entries = importer._unique_images(content["images"], account)
-    people = importer._by_image(content["annotations"], entries, account)
-    for number, entry in entries.items():
-        size = entry.get("height"), entry.get("width")
-        whole = all(isinstance(length, int) for length in size)
-        shape: Any = size if whole else (math.inf, math.inf)
-        # Segments take most of the time and count for nothing here.
-        mine = [{**one, "segmentation": None} for one in people.get(number, [])]
-        persons = importer._persons(mine, shape, skeleton, account)
-        columns = importer._columns(persons, skeleton.num_joints)
-        yield Scene(columns, importer._crowd_index(entry))
+    for task in importer.tasks(content, account):
+        size = task["entry"].get("height"), task["entry"].get("width")
+        shape: Any = size if all(map(persons.is_number, size)) else (math.inf, math.inf)
+        people = []
+        for annotation in task["annotations"]:
+            # Segments take most of the time and count for nothing here.
+            bare = {**annotation, "segmentation": None}
+            try:
+                people.append(persons.check(bare, shape, skeleton.num_joints, account))
+            except persons.Unusable as reason:
+                account.drop("persons", str(reason))
+        columns = persons.columns(people, skeleton.num_joints)
+        yield Scene(columns, importer.crowd_index(task["entry"]))

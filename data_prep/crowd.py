@@ -6,7 +6,7 @@ The scenes are those that training on `data.dataset = "crowd"` renders itself wi
 same settings; on disk they cost no rendering and can be read by other programs.
 """
 
-from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -25,9 +25,9 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """Defines what the command takes."""
+    data_prep.define_common_flags(exclude=False)
     flags.DEFINE_string("name", "crowd_scenes", "Name of the dataset to write.")
     flags.DEFINE_enum("split", "train", ["train", "test"], "Split to write.")
-    flags.DEFINE_string("out", "datasets", "Folder of all datasets.")
     flags.DEFINE_integer("scenes", 1000, "How many scenes.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of all scenes.", lower_bound=0)
     flags.DEFINE_integer("size", 128, "Height and width, pixels.")
@@ -49,10 +49,10 @@ def main() -> None:
         "overlap": _number(FLAGS.overlap),
         "skeleton": FLAGS.skeleton,
     }
-    write(FLAGS.out, FLAGS.name, FLAGS.split, options)
+    write(FLAGS.out, FLAGS.name, FLAGS.split, options, **data_prep.how())
 
 
-def write(out: str, name: str, split: str, options: dict) -> None:
+def write(out: str, name: str, split: str, options: dict, **how: Any) -> None:
     """Renders and writes a split.
 
     Args:
@@ -60,6 +60,7 @@ def write(out: str, name: str, split: str, options: dict) -> None:
         name: of the dataset; "crowd" itself stands for scenes that are not on disk.
         split: "train" or "test".
         options: as `config.data.crowd`.
+        **how: `workers` and Beam, as `builder.write` takes them.
 
     Raises:
         UserError: an option is out of range or the split cannot be written.
@@ -67,27 +68,29 @@ def write(out: str, name: str, split: str, options: dict) -> None:
     if name == "crowd":
         raise UserError("--name crowd is the built-in source; choose another name.")
     source = sources.load({"dataset": "crowd", "crowd": options}, split)
-    account = Account()
-    builder.write(
-        out,
-        name,
-        split,
-        _encoded(source, account),
-        account,
+    content = builder.Content(
+        tasks=list(range(len(source))),
+        read=Renderer(source),
+        account=Account(),
         skeleton=source.skeleton,
         facts={"crowd": options, "licence": "Apache-2.0, rendered by occjax"},
-        total=len(source),
+        settings={},
     )
+    builder.write(out, name, split, content, **how)
 
 
-def _encoded(source: sources.Source, account: Account) -> Iterator[Record]:
-    """The records with their images as PNG."""
-    for index in range(len(source)):
-        record = source[index]
+class Renderer(NamedTuple):
+    """Makes the record of one scene; a value, so that any process can do it."""
+
+    source: sources.Source
+
+    def __call__(self, index: int, account: Account) -> Record:
+        """The scene of an index with its image as PNG."""
+        record = self.source[index]
         account.receive(1, len(record["persons"]["id"]))
         pixels = cv2.cvtColor(np.asarray(record["image"]), cv2.COLOR_RGB2BGR)
         data = cv2.imencode(".png", pixels)[1].tobytes()
-        yield {**record, "image": data}
+        return {**record, "image": data}
 
 
 def _number(text: str) -> float | str:

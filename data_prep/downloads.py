@@ -17,7 +17,8 @@ from typing import Any, NamedTuple, TypeGuard
 
 from absl import flags
 
-from data_prep import importer
+import data_prep
+from data_prep import importer, persons
 from data_prep.account import Account
 from occjax.data import convert
 from occjax.errors import UserError
@@ -51,11 +52,11 @@ def define_flags(name: str, annotations: str) -> None:
         name: of the dataset, unless the user says otherwise.
         annotations: what the annotation file is, for --help.
     """
+    data_prep.define_common_flags()
     flags.DEFINE_string("name", name, "Name of the dataset to write.")
     flags.DEFINE_string("images", None, "Folder of the images.")
     flags.DEFINE_string("annotations", None, annotations)
     flags.DEFINE_string("split", "train", "Name of the split to write.")
-    flags.DEFINE_string("out", "datasets", "Folder of all datasets.")
     flags.mark_flags_as_required(["images", "annotations"])
 
 
@@ -66,7 +67,8 @@ def define_list_flag() -> None:
 
 def prepare_as_flagged(download: Download) -> Account:
     """Writes the split that the flags of `define_flags` describe."""
-    return prepare(FLAGS.out, FLAGS.name, FLAGS.split, FLAGS.images, download)
+    where = FLAGS.out, FLAGS.name, FLAGS.split, FLAGS.images
+    return prepare(*where, download, **data_prep.how())
 
 
 def prepare(
@@ -75,8 +77,11 @@ def prepare(
     split: str,
     images: str | pathlib.Path,
     download: Download,
+    **how: Any,
 ) -> Account:
     """Writes a split, tells what is odd about its file and what became of it.
+
+    `how` is `exclude` and what else `importer.prepare` takes.
 
     Raises:
         UserError: as `importer.prepare`.
@@ -85,7 +90,8 @@ def prepare(
     for remark, count in remarks.items():
         print(f"note    {count:6}  {remark}")
     facts = {**facts, "remarks": remarks}
-    return importer.prepare(out, name, split, images, content, skeleton, facts)
+    where = out, name, split, images
+    return importer.prepare(*where, content, skeleton, facts, **how)
 
 
 def read_bytes(path: pathlib.Path) -> tuple[bytes, str]:
@@ -221,7 +227,7 @@ def xywh(corners: Any) -> Any:
 
 def area_of(box: list) -> float:
     """The area that CrowdPose's evaluator takes for a person: 0.53 of the box."""
-    return importer.AREA_OF_BOX * box[2] * box[3]
+    return persons.AREA_OF_BOX * box[2] * box[3]
 
 
 def is_box(value: Any) -> TypeGuard[list]:

@@ -7,40 +7,20 @@ Everything that is left out is counted.
 """
 
 import collections
-import math
+import os
 import pathlib
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, TypeGuard
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
-from faster_coco_eval.core import mask as run_lengths
-
-from data_prep import builder
+from data_prep import builder, hashes, persons
 from data_prep.account import Account
 from occjax import skeletons
 from occjax.data.records import Record, decode
 from occjax.errors import UserError
 
-# Share of a person's box that the person covers: CrowdPose's evaluator uses it for
-# all areas, and it is the median over COCO's exact segments.
-AREA_OF_BOX = 0.53
-
-
-class Person(NamedTuple):
-    """One annotation, checked."""
-
-    id: int
-    bbox: np.ndarray  # [4]
-    joints: np.ndarray  # [J, 3]
-    area: float
-    is_crowd: bool
-    is_target: bool
-    segmentation: bytes
-    head_size: float
-
-
-class _Bad(Exception):
-    """Why an annotation cannot be used."""
+# Other people's joints in a person's box, by the person's own: far below this.
+_LARGEST_INDEX = 1e4
 
 
 def prepare(
@@ -51,6 +31,9 @@ def prepare(
     content: Mapping[str, Any],
     skeleton: skeletons.Skeleton,
     facts: Mapping[str, Any],
+    *,
+    exclude: Sequence[str] = (),
+    **how: Any,
 ) -> Account:
     """Writes a split from content in COCO's form; returns what became of it.
 
@@ -62,84 +45,147 @@ def prepare(
         content: "images" and "annotations".
         skeleton: J joints of the annotations.
         facts: about the annotations, kept with the split: their file's name, `sha256`.
+        exclude: other datasets below `out`, DATASET or DATASET/SPLIT: an image whose
+            bytes their evaluation splits, or the split, hold is left out.
+        **how: `workers` and Beam, as `builder.write` takes them.
 
     Raises:
         UserError: there is no such folder, it has none of the images, or the split
             cannot be written.
     """
-    images = pathlib.Path(images)
-    if not images.is_dir():
-        raise UserError(f"--images: there is no folder {images}.")
+    folder = pathlib.Path(images)
+    if not folder.is_dir():
+        raise UserError(f"--images: there is no folder {folder}.")
+    held = hashes.excluded(out, exclude)
     account = Account()
-    builder.write(
-        out,
-        name,
-        split,
-        records(content, images, skeleton, account),
-        account,
-        skeleton=skeleton,
-        facts=facts,
-        total=len(content["images"]),
-    )
-    return account
+    items = tasks(content, account)
+    _check_folder(folder, items)
+    read = Reader(str(folder), skeleton.num_joints, held)
+    settings = {
+        "images": str(folder),
+        "excluded": {label: _digest(path) for label, path in held},
+    }
+    given = builder.Content(items, read, account, skeleton, facts, settings)
+    total = builder.write(out, name, split, given, **how)
+    for label, _ in held:
+        count = total.dropped["images"][_held_by(label)]
+        print(f"excluded: {count} images whose bytes {label} holds")
+    return total
 
 
-def records(
-    content: Mapping[str, Any],
-    folder: pathlib.Path,
-    skeleton: skeletons.Skeleton,
-    account: Account,
-) -> Iterator[Record]:
-    """Yields the records of a COCO-format file in its order.
+def tasks(content: Mapping[str, Any], account: Account) -> list[dict[str, Any]]:
+    """One task for each image of the content, in its order.
+
+    A task is the image's `entry` and its `annotations`. What only the whole content
+    can tell, such as ids used twice, is checked here, and the rest by a `Reader`.
 
     Args:
-        content: of the file: "images" and "annotations".
-        folder: of the images.
-        skeleton: J joints of the annotations.
-        account: told about all that comes in and is left out.
-
-    Raises:
-        UserError: not one image is in the folder.
+        content: "images" and "annotations".
+        account: told about all that comes in and what is left out here.
     """
     account.receive(len(content["images"]), len(content["annotations"]))
     entries = _unique_images(content["images"], account)
     by_image = _by_image(content["annotations"], entries, account)
-    missing = 0
-    for image_id, entry in entries.items():
-        mine = by_image.get(image_id, [])
+    return [
+        {"entry": entry, "annotations": by_image[number]}
+        for number, entry in entries.items()
+    ]
+
+
+class Reader(NamedTuple):
+    """Makes the record of one task; a value, so that any process can do it."""
+
+    folder: str  # of the images
+    num_joints: int  # J of the annotations
+    excluded: tuple[tuple[str, str], ...] = ()  # as `hashes.excluded` finds them
+
+    def __call__(self, task: dict[str, Any], account: Account) -> Record | None:
+        """The record of an image and its usable annotations.
+
+        Args:
+            task: one of `tasks`.
+            account: told about all that is left out.
+
+        Returns:
+            The record, or None if the image is left out.
+        """
+        entry, annotations = task["entry"], task["annotations"]
         try:
-            data = (folder / entry["file_name"]).read_bytes()
-            height, width = decode(data, entry["file_name"]).shape[:2]
-        except (OSError, UserError) as error:
-            lost = isinstance(error, OSError)
-            missing += lost
-            reason = "image file missing" if lost else "image unreadable"
-            account.drop("images", reason)
-            account.drop("persons", reason, len(mine))
-            continue
-        if (entry.get("height", height), entry.get("width", width)) != (height, width):
+            data, shape = self._image(entry["file_name"])
+        except _Unusable as reason:
+            account.drop("images", str(reason))
+            account.drop("persons", str(reason), len(annotations))
+            return None
+        height, width = shape
+        if (entry.get("height", height), entry.get("width", width)) != shape:
             account.note("images whose listed size is not that of their pixels")
-        persons = _persons(mine, (height, width), skeleton, account)
-        yield {
+        people = []
+        for annotation in annotations:
+            try:
+                one = persons.check(annotation, shape, self.num_joints, account)
+                people.append(one)
+            except persons.Unusable as reason:
+                account.drop("persons", str(reason))
+        return {
             "image": data,
-            "image_id": image_id,
+            "image_id": entry["id"],
             "file_name": entry["file_name"],
             "height": height,
             "width": width,
-            "crowd_index": _crowd_index(entry),
-            "persons": _columns(persons, skeleton.num_joints),
+            "crowd_index": crowd_index(entry),
+            "persons": persons.columns(people, self.num_joints),
         }
-    if entries and missing == len(entries):
-        first = next(iter(entries.values()))["file_name"]
-        raise UserError(f"--images: {folder} has none of the images, such as {first}.")
+
+    def _image(self, name: str) -> tuple[bytes, tuple[int, int]]:
+        """Bytes of an image and its height and width."""
+        try:
+            data = pathlib.Path(self.folder, name).read_bytes()
+            height, width = decode(data, name).shape[:2]
+        except FileNotFoundError as error:
+            raise _Unusable("image file missing") from error
+        except OSError as error:
+            raise _Unusable("image file cannot be read") from error
+        except UserError as error:
+            raise _Unusable("image unreadable") from error
+        held = hashes.holders(self.excluded)
+        holder = held.get(hashes.of(data)) if held else None
+        if holder is not None:
+            raise _Unusable(_held_by(holder))
+        return data, (height, width)
+
+
+class _Unusable(Exception):
+    """Why an image is left out."""
+
+
+def _held_by(label: str) -> str:
+    """The reason to leave out an image that another split holds."""
+    return f"image in {label}, which is excluded"
+
+
+def _digest(path: str) -> str:
+    return hashes.of(pathlib.Path(path).read_bytes())
+
+
+def _check_folder(folder: pathlib.Path, items: list[dict[str, Any]]) -> None:
+    """Refuses a folder without any of the images: most likely the wrong one."""
+    names = [item["entry"]["file_name"] for item in items]
+    if names and not any(os.path.isfile(folder / name) for name in names):
+        raise UserError(
+            f"--images: {folder} has none of the images, such as {names[0]!r}."
+        )
 
 
 def _unique_images(entries: list, account: Account) -> dict[int, dict]:
     """Image entries by id, in their order."""
     unique: dict[int, dict] = {}
     for entry in entries:
-        if not (_is_id(entry.get("id")) and isinstance(entry.get("file_name"), str)):
+        known = isinstance(entry, dict) and persons.is_id(entry.get("id"))
+        name = entry.get("file_name") if known else None
+        if not isinstance(name, str) or not _is_path(name):
             account.drop("images", "image without id or file_name")
+        elif name.startswith("/") or ".." in pathlib.PurePath(name).parts:
+            account.drop("images", "file_name outside the folder of images")
         elif entry["id"] in unique:
             account.drop("images", "image id used before")
         else:
@@ -154,139 +200,28 @@ def _by_image(
     seen: set[int] = set()
     by_image: dict[int, list[dict]] = collections.defaultdict(list)
     for annotation in annotations:
-        if not _is_id(annotation.get("id")):
+        if not isinstance(annotation, dict) or not persons.is_id(annotation.get("id")):
             account.drop("persons", "annotation without id")
-        elif annotation["id"] in seen:
+            continue
+        image = annotation.get("image_id")
+        if annotation["id"] in seen:
             account.drop("persons", "annotation id used before")
-        elif annotation.get("image_id") not in entries:
+        elif not persons.is_id(image) or image not in entries:
             account.drop("persons", "annotation of an image that is not listed")
         else:
-            by_image[annotation["image_id"]].append(annotation)
-        seen.add(annotation.get("id"))
+            by_image[image].append(annotation)
+        seen.add(annotation["id"])
     return by_image
 
 
-def _persons(
-    annotations: list[dict],
-    shape: tuple[int, int],
-    skeleton: skeletons.Skeleton,
-    account: Account,
-) -> list[Person]:
-    """The usable annotations of an image of shape (height, width)."""
-    persons = []
-    for annotation in annotations:
-        try:
-            persons.append(_person(annotation, shape, skeleton.num_joints, account))
-        except _Bad as reason:
-            account.drop("persons", str(reason))
-    return persons
+def _is_path(name: str) -> bool:
+    """Whether a file can have this name; a line break would spoil lists of files."""
+    return not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
 
 
-def _person(
-    annotation: dict, shape: tuple[int, int], num_joints: int, account: Account
-) -> Person:
-    """Checks one annotation.
-
-    Raises:
-        _Bad: it cannot be used, with the reason to count it under.
-    """
-    height, width = shape
-    x, y, w, h = bbox = _numbers(annotation.get("bbox"), 4, "box")
-    if w < 0 or h < 0:
-        raise _Bad("box of negative size")
-    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-        raise _Bad("box off the image")
-    # Instance files have no joints, and crowd regions need none.
-    joints = np.zeros((num_joints, 3))
-    if "keypoints" in annotation:
-        flat = _numbers(annotation["keypoints"], 3 * num_joints, "joints")
-        joints = flat.reshape(num_joints, 3)
-    if not set(joints[:, 2]) <= {0, 1, 2, 3}:
-        raise _Bad("visibility other than 0, 1, 2")
-    joints[joints[:, 2] == 3, 2] = 1  # COCO-RE: placed by a guess, so occluded
-    at = joints[joints[:, 2] > 0, :2]
-    outside = np.any((at < 0) | (at >= (width, height)), axis=1)
-    account.note("labelled joints outside their image", int(outside.sum()))
-    is_crowd = bool(annotation.get("iscrowd", 0))
-    is_target = len(at) > 0 and not is_crowd
-    area = annotation.get("area")
-    if not _is_number(area) or area < 0:
-        account.note(f"areas estimated as {AREA_OF_BOX} of the box")
-        area = AREA_OF_BOX * w * h
-    return Person(
-        id=annotation["id"],
-        bbox=bbox,
-        joints=joints,
-        area=area,
-        is_crowd=is_crowd,
-        is_target=bool(annotation.get("is_target", is_target)),
-        segmentation=_segmentation(annotation.get("segmentation"), shape, account),
-        head_size=float(annotation.get("head_size", 0)),
-    )
-
-
-def _segmentation(value: Any, shape: tuple[int, int], account: Account) -> bytes:
-    """COCO's compressed run lengths of polygons or runs; empty if there are none."""
-    if not value:
-        return b""
-    size = list(shape)
-    try:
-        if isinstance(value, list):
-            corners = [part for part in value if len(part) >= 6 and not len(part) % 2]
-            runs = [run_lengths.frPyObjects([part], *shape)[0] for part in corners]
-            if not runs:
-                raise ValueError("no polygon has three corners")
-            return run_lengths.merge(runs)["counts"]
-        if value["size"] != size:
-            raise ValueError(f"drawn on {value['size']} pixels, not {size}")
-        if isinstance(value["counts"], list):
-            return run_lengths.frPyObjects([value], *shape)[0]["counts"]
-        counts = value["counts"].encode()
-        run_lengths.decode({"size": size, "counts": counts})
-        return counts
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
-        account.note("segmentations left out as damaged")
-        return b""
-
-
-def _columns(persons: list[Person], num_joints: int) -> dict[str, Any]:
-    """The `persons` of a record."""
-    joints = np.array([person.joints for person in persons], np.float32)
-    joints = joints.reshape(len(persons), num_joints, 3)
-    bbox = np.array([person.bbox for person in persons], np.float32)
-    return {
-        "id": np.array([person.id for person in persons], np.int64),
-        "bbox": bbox.reshape(len(persons), 4),
-        "joints": joints,
-        "area": np.array([person.area for person in persons], np.float32),
-        "is_crowd": np.array([person.is_crowd for person in persons], bool),
-        "is_target": np.array([person.is_target for person in persons], bool),
-        "segmentation": [person.segmentation for person in persons],
-        "head_size": np.array([person.head_size for person in persons], np.float32),
-    }
-
-
-def _crowd_index(entry: dict) -> float:
+def crowd_index(entry: dict) -> float:
     """CrowdPose's index of an image; -1 if it is not known."""
     value = entry.get("crowdIndex")
-    return float(value) if _is_number(value) else -1.0
-
-
-def _numbers(value: Any, length: int, what: str) -> np.ndarray:
-    """Finite numbers [length] of an annotation."""
-    if not isinstance(value, list):
-        raise _Bad(f"{what} missing")
-    if len(value) != length:
-        raise _Bad(f"wrong number of {what}")
-    if not all(_is_number(number) for number in value):
-        raise _Bad(f"{what} not finite numbers")
-    return np.array(value, np.float64)
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)
-
-
-def _is_id(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+    if persons.is_number(value) and 0 <= value <= _LARGEST_INDEX:
+        return float(value)
+    return -1.0

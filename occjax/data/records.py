@@ -61,7 +61,10 @@ def decode(data: bytes, name: str, *, upright: bool = False) -> np.ndarray:
     if not _is_whole(data):
         raise UserError(f"{name}: the image file is cut short ({len(data)} bytes).")
     flags = cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:  # more pixels than OpenCV takes
+        image = None
     if image is None:
         raise UserError(f"{name}: {len(data)} bytes that are no readable image.")
     return image

@@ -199,7 +199,8 @@ class Prepared:
         splits = json.loads((self.path / "dataset_info.json").read_text())["splits"]
         lengths = [s["shardLengths"] for s in splits if s["name"] == self.split][0]
         shard = np.searchsorted(np.cumsum([int(n) for n in lengths]), index, "right")
-        return self.path / f"{self.name}-{self.split}.array_record-{shard:05d}"
+        file = f"{self.name}-{self.split}.array_record-{shard:05d}"
+        return self.path / f"{file}-of-{len(lengths):05d}"
 
     def _facts(self) -> dict:
         """What the builder noted about the dataset."""

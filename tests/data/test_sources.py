@@ -7,7 +7,7 @@ import pytest
 import scenes
 from faster_coco_eval.core import mask as run_lengths
 
-from data_prep import builder
+from data_prep import builder, shards
 from data_prep.account import Account
 from occjax.data import pipeline, records, sources
 from occjax.errors import UserError
@@ -29,20 +29,18 @@ def encoded(source, count: int | None = None) -> list[dict]:
 def prepared(tmp_path_factory):
     """Folder with a dataset of 20 records in three files."""
     folder = tmp_path_factory.mktemp("datasets")
-    account = Account()
     items = encoded(scenes.Scenes())
-    account.receive(20, sum(len(item["persons"]["id"]) for item in items))
+
+    def read(index, account):
+        account.receive(1, len(items[index]["persons"]["id"]))
+        return items[index]
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(builder, "SHARD", 7)
-        builder.write(
-            folder,
-            "scenes",
-            "train",
-            items,
-            account,
-            skeleton=scenes.Scenes.skeleton,
-            facts={},
+        patch.setattr(shards, "SHARD", 7)
+        content = builder.Content(
+            list(range(20)), read, Account(), scenes.Scenes.skeleton, {}, {}
         )
+        builder.write(folder, "scenes", "train", content)
     return folder
 
 
@@ -163,7 +161,7 @@ def test_skeleton_of_shipped_datasets_is_known_before_they_are_there(prepared):
 def test_damaged_file_is_named(prepared, tmp_path, damage):
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     folder = tmp_path / "scenes" / records.VERSION
-    shard = folder / "scenes-train.array_record-00001"
+    shard = folder / "scenes-train.array_record-00001-of-00003"
     data = bytearray(shard.read_bytes())
     named = shard.name
     match damage:

@@ -284,7 +284,7 @@ def test_files_that_are_wrong_as_a_whole_are_one_line_each(folder):
         ("has no list 'images'", {}, "[]"),
         ("annotations.json.gz cannot be read", {"name": packed},
          gzip.compress(b"{}")[:-4]),
-        ("has none of the images, such as nowhere.jpg", {}, json.dumps(elsewhere)),
+        ("has none of the images, such as 'nowhere.jpg'", {}, json.dumps(elsewhere)),
         ("has 17 joints a person, crowdpose has 14",
          {"skeleton": skeletons.CROWDPOSE}, json.dumps(good)),
     ]  # fmt: skip
