@@ -19,7 +19,7 @@ from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
 from data_prep.account import Account
 from occjax import skeletons
-from occjax.data.records import VERSION, Record, labelled, person_columns
+from occjax.data.records import VERSION, Record, labelled, person_columns, targets
 from occjax.errors import UserError
 
 SHARD = 1000  # records to a file: some 150 MB of photographs
@@ -115,6 +115,7 @@ def _write_records(
     writer = tfds.core.SequentialWriter(info, SHARD, file_format="array_record")
     writer.initialize_splits([split])
     sizes, joints, people = [], [], [0]
+    crops: dict[str, list[int]] = {"image_ids": [], "targets": [], "target_joints": []}
     pending = []
     # Without a terminal the bar would be noise in a log.
     for record in tqdm.tqdm(records, name, total, unit=" images", disable=None):
@@ -124,12 +125,17 @@ def _write_records(
         sizes.append((int(record["height"]), int(record["width"])))
         joints.append(int(np.sum(persons["joints"][:, :, 2] > 0)))
         people.append(int(np.sum(labelled(persons))))
+        chosen = persons["joints"][targets(record)]
+        crops["image_ids"].append(int(record["image_id"]))
+        crops["targets"].append(len(chosen))
+        crops["target_joints"] += np.sum(chosen[:, :, 2] > 0, axis=1).tolist()
         if len(pending) == _CHUNK:
             writer.add_examples({split: pending})
             pending = []
     writer.add_examples({split: pending})
     writer.close_all()
-    return {"sizes": sizes, "labelled_joints": joints, "max_persons": max(people)}
+    index = {"sizes": sizes, "labelled_joints": joints, "max_persons": max(people)}
+    return index | crops
 
 
 @contextlib.contextmanager
