@@ -40,7 +40,7 @@ def test_every_figure_is_measured_and_written(tmp_path):
     rate = train["flop_per_step"] / train["step_s"]
     assert train["flop_per_s"] == pytest.approx(rate)
     assert positive(figures["inference"], "images_per_s", "network_images_per_s")
-    assert positive(figures["input"], "images_per_s", "plain_loop_images_per_s")
+    assert positive(figures["input"], "pipeline", "plain", "ratio")
     assert figures["environment"]["packages"]["jax"]
     assert figures["config"]["method"] == "pinet"
     for word in ("machine", "versions", "train step", "decoding adds", "plain loop"):

@@ -21,6 +21,13 @@ from occjax.data.sources import Source
 from occjax.errors import UserError
 
 
+def boxes(source: Source, detections: str, images: int = 0) -> "Annotated | Detected":
+    """The people of the first so many images (0 all), or a file's boxes on them."""
+    if detections:
+        return Detected(source, detections, images)
+    return Annotated(source, images)
+
+
 class Annotated:
     """Each person that can be a target, with the annotated box within the image.
 

@@ -18,7 +18,7 @@ class Source(Protocol):
     """Records by index, the same ones every time.
 
     A source may know more without reading records: `sizes` [N, 2], height and width
-    of every image (or `size`, if all are equal), `labelled_joints` [N], `image_ids` [N],
+    of every image (or `size`, if all are equal), `labelled_joints` and `image_ids` [N],
     `targets` [N], how many people of an image can be cropped, and `target_joints`, the
     labelled joints of each of these, image after image.
     """
