@@ -133,13 +133,13 @@ def example(batch_size: int, data: dict, joints: int) -> Batch:
     """A batch of noise with made-up people, the same every time."""
     rng = np.random.default_rng(0)
     size, persons = data["size"], int(data["max_persons"])
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = np.broadcast_to(size, 2).tolist()
     shape = (batch_size, persons)
     area = np.zeros(shape, np.float32)
     area[:, :_PEOPLE] = height * width / 4
     image = rng.integers(0, 256, (batch_size, height, width, 3), dtype=np.uint8)
     to_source = np.tile(np.eye(2, 3, dtype=np.float32), (batch_size, 1, 1))
-    valid = np.tile(np.int32([height, width]), (batch_size, 1))
+    valid = np.tile(np.array([height, width], np.int32), (batch_size, 1))
     visible = np.where(area > 0, VISIBLE, UNLABELLED).astype(np.uint8)
     labels = Labels(
         joints=rng.uniform(0, (width, height), (*shape, joints, 2)).astype(np.float32),

@@ -154,16 +154,16 @@ class PastePatches:
         """See `Occlusion`."""
         if view.labels is None:
             return view
-        clean = view.inputs.image.copy()
-        before = view.labels.visibility
+        clean, labels = view.inputs.image.copy(), view.labels
+        before = labels.visibility
         view = view._replace(
             inputs=view.inputs._replace(clean=clean),
-            labels=view.labels._replace(clean_visibility=before),
+            labels=labels._replace(clean_visibility=before),
         )
         target = find_target(view, rng)
         if target is None:
             return view
-        everybody = view.labels.joints[before != UNLABELLED]
+        everybody = labels.joints[before != UNLABELLED]
         for _ in range(int(rng.integers(*self.patches, endpoint=True))):
             side = rng.uniform(*self.size) * target.height
             stretch = np.exp(rng.uniform(-self.aspect, self.aspect) / 2)
@@ -256,11 +256,9 @@ def find_target(view: Batch, rng: np.random.Generator) -> Target | None:
         joints = labels.joints[0, seen[0]]
         factor = 1 / np.sqrt(warp.area_factor(inputs.to_source))
         diagonal = factor * float(np.hypot(*inputs.box[2:]))
-        return (
-            Target(0, joints, np.zeros(2), size - 1, float(size[1]), diagonal)
-            if len(joints)
-            else None
-        )
+        if not len(joints):
+            return None
+        return Target(0, joints, np.zeros(2), size - 1, float(size[1]), diagonal)
     people = np.flatnonzero(seen.any(axis=1))
     if not len(people):
         return None

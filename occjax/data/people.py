@@ -11,7 +11,7 @@ import collections
 import json
 import math
 import pathlib
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from absl import logging
@@ -162,7 +162,8 @@ def _checked(entry: Any, where: str) -> tuple[int, np.ndarray, float]:
     """Image id, box [4] and score of an entry."""
     if not isinstance(entry, dict):
         raise UserError(f"{where}: expected an object, found {entry!r:.60}.")
-    image_id, box, score = (entry.get(key) for key in ("image_id", "bbox", "score"))
+    image_id: Any = entry.get("image_id")
+    box, score = entry.get("bbox"), entry.get("score")
     if isinstance(image_id, bool) or not isinstance(image_id, int):
         raise UserError(
             f"{where}: image_id: expected a number, found {image_id!r:.60}."
@@ -171,9 +172,9 @@ def _checked(entry: Any, where: str) -> tuple[int, np.ndarray, float]:
         raise UserError(f"{where}: bbox: expected four numbers, found {box!r:.60}.")
     if not _finite(score):
         raise UserError(f"{where}: score: expected a number, found {score!r:.60}.")
-    return image_id, np.array(box, np.float64), float(score)
+    return image_id, np.array(box, np.float64), score
 
 
-def _finite(value: Any) -> bool:
+def _finite(value: Any) -> TypeGuard[float]:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and math.isfinite(value)

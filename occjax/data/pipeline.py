@@ -132,8 +132,8 @@ class Shuffled:
         self._epoch = functools.lru_cache(maxsize=4)(self._order)
 
     def __len__(self) -> int:
-        """As good as endless."""
-        return sys.maxsize
+        """As good as endless; Grain rounds it, so it keeps off the largest integer."""
+        return sys.maxsize // 2
 
     def __getitem__(self, position: int) -> int:
         """The index that comes at a position."""

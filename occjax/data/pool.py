@@ -4,6 +4,7 @@ The rules for whom to cut are those of the spec of DAG, section 2.3: big enough,
 joints, and with nobody near who could hide a part.
 """
 
+import functools
 import io
 import json
 import pathlib
@@ -36,7 +37,7 @@ class Instance(NamedTuple):
     whole: bool  # knees or ankles are labelled
 
 
-def refusals(record: records.Record, skeleton: Skeleton) -> list[str]:
+def refusals(record: records.Record) -> list[str]:
     """Why each of the P people of a record cannot be cut out; "" for those who can."""
     persons = record["persons"]
     boxes = np.asarray(persons["bbox"], np.float64)
@@ -214,6 +215,7 @@ class Pool:
         return self._columns[f"{kind}s"][start : ends[index]]
 
 
+@functools.lru_cache(maxsize=1)
 def _crowd(skeleton: Skeleton) -> Pool:
     """People of the built-in crowd, each from a scene of their own."""
     from occjax.data.crowd import Crowd
@@ -228,7 +230,7 @@ def _crowd(skeleton: Skeleton) -> Pool:
         skeleton=skeleton.name,
     )
     found = [record for record in map(scenes.__getitem__, range(_EVEN))
-             if not refusals(record, skeleton)[0]]  # fmt: skip
+             if not refusals(record)[0]]  # fmt: skip
     instances = (cut(record, 0, skeleton) for record in found)
     ids = [record["image_id"] for record in found]
     return Pool.of(instances, skeleton, {"dataset": "crowd"}, ids)

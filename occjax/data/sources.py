@@ -119,6 +119,7 @@ class Prepared:
     """A split of a dataset that data_prep has written, opened when first read.
 
     Attributes:
+        facts: what the builder noted about the split.
         sizes: [N, 2] height and width of every image.
         labelled_joints: [N] how many joints of its people are labelled.
         image_ids, targets, target_joints: see `Source`; missing where the dataset was
@@ -134,13 +135,14 @@ class Prepared:
         self.name, self.split = name, split
         self.path = pathlib.Path(folder) / name / VERSION
         facts = self._facts()
+        self.facts = facts["splits"][split]
         self.skeleton = skeletons.BY_NAME[facts["skeleton"]]
-        self.max_persons = int(facts["splits"][split]["max_persons"])
-        self.sizes = np.array(facts["splits"][split]["sizes"], np.int64).reshape(-1, 2)
-        self.labelled_joints = np.array(facts["splits"][split]["labelled_joints"])
+        self.max_persons = int(self.facts["max_persons"])
+        self.sizes = np.array(self.facts["sizes"], np.int64).reshape(-1, 2)
+        self.labelled_joints = np.array(self.facts["labelled_joints"])
         for name in ("image_ids", "targets", "target_joints"):
-            if name in facts["splits"][split]:
-                setattr(self, name, np.array(facts["splits"][split][name], np.int64))
+            if name in self.facts:
+                setattr(self, name, np.array(self.facts[name], np.int64))
         self._records: Any = None
         self._lock = threading.Lock()
 

@@ -42,7 +42,7 @@ def window_matrix(
 
 
 def crop_matrix(
-    center: Sequence[float],
+    center: Sequence[float] | np.ndarray,
     side: float,
     rotation: float,
     width: int,
@@ -69,7 +69,7 @@ def crop_matrix(
 
 
 def window_width(
-    size: Sequence[float], padding: Sequence[float], aspect: float
+    size: Sequence[float] | np.ndarray, padding: Sequence[float], aspect: float
 ) -> float:
     """Width of the least window of an aspect ratio around a padded box.
 
