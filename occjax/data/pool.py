@@ -8,6 +8,7 @@ import functools
 import io
 import json
 import pathlib
+import zipfile
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from occjax.skeletons import Skeleton
 
 MIN_JOINTS, MIN_AREA, MIN_FILLED = 6, 64 * 64, 0.3
 MARGIN, MAX_IOU = 3, 0.1
+_DAMAGE = (OSError, EOFError, zipfile.BadZipFile)
 _LONGEST = 320  # pixels of a stored person: more than a crop can show
 _QUALITY = 95  # of the stored JPEG
 _EVEN = 200  # people in the pool of the built-in crowd
@@ -167,13 +169,13 @@ class Pool:
                 f"data_prep.instances --dataset coco --split train --output {path}"
             )
         try:
-            with np.load(path, allow_pickle=False) as file:
-                columns = {name: file[name] for name in file.files}
+            with open(path, "rb") as file:
+                columns = dict(np.load(file, allow_pickle=False))
             facts = json.loads(str(columns.pop("facts")))
             source = skeletons.BY_NAME[facts["skeleton"]]
             joints = columns["joints"]
             columns["joints"] = convert.reorder(joints, source.joints, skeleton.joints)
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (*_DAMAGE, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"pool {path} is damaged ({error}); make it again."
             ) from error
