@@ -369,3 +369,21 @@ def test_target_of_a_whole_image_is_as_in_a_crop_of_it():
     assert b.diagonal == pytest.approx(a.diagonal / factor, rel=1e-4)
     assert np.all(b.low >= 0)
     np.testing.assert_allclose((b.high - b.low)[1] / b.height, 1, atol=1e-3)
+
+
+def test_background_that_hides_comes_from_away_of_every_joint():
+    rows, columns = np.indices(SIZE)
+    image = np.stack([rows, columns, np.full(SIZE, 50)], axis=-1).astype(np.uint8)
+    joints = np.random.default_rng(0).uniform((20, 20), (90, 236), (17, 2))
+    one = occlude.PastePatches(patches=(1, 1), moves=(1, 0, 0), size=(0.1, 0.1))
+    least = []
+    for seed in range(100):
+        before = view([joints])
+        before.inputs.image[:] = image
+        found = one.random_map(before, np.random.default_rng(seed)).inputs.image
+        ys, xs = np.nonzero(np.any(found != image, axis=-1))
+        # Without the seam, as what was half blended is no address.
+        piece = found[ys.min() + 1 : ys.max(), xs.min() + 1 : xs.max()]
+        middle = piece[..., 1::-1].reshape(-1, 2).astype(float).mean(axis=0)
+        least.append(np.hypot(*(joints - middle).T).min())
+    assert min(least) >= 0.1 * 256 - 2  # patches at the border lose a part

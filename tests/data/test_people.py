@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scenes
 
-from data_prep import coco
+from data_prep import coco, crowd
 from occjax.data import people, pipeline, sources
 from occjax.data.crowd import Crowd
 from occjax.errors import UserError
@@ -65,10 +65,29 @@ def test_notes_that_do_not_fit_the_records_are_a_users_error():
 
 
 def test_crowd_knows_its_people_without_rendering():
-    crowd = Crowd(num_scenes=30, size=(64, 64), people=(1, 4))
-    counts = [len(crowd[i]["persons"]["id"]) for i in range(30)]
-    np.testing.assert_array_equal(crowd.targets, counts)
-    assert [crowd[i]["image_id"] for i in (3, 7)] == list(crowd.image_ids[[3, 7]])
+    scenes_of = Crowd(num_scenes=30, size=(64, 64), people=(1, 4))
+    counts = [len(scenes_of[i]["persons"]["id"]) for i in range(30)]
+    np.testing.assert_array_equal(scenes_of.targets, counts)
+    assert [scenes_of[i]["image_id"] for i in (3, 7)] == list(
+        scenes_of.image_ids[[3, 7]]
+    )
+
+
+def test_prepared_datasets_note_who_can_be_cropped(tmp_path):
+    options = {"num_scenes": 12, "size": (64, 64), "people": (1, 4)}
+    crowd.write(str(tmp_path), "scenes", "train", options)
+    source = sources.Prepared(str(tmp_path), "scenes", "train")
+    noted = people.Annotated(source)
+    rendered = people.Annotated(Crowd(**options))
+    np.testing.assert_array_equal(source.targets, rendered._source.targets)
+    np.testing.assert_array_equal(source.image_ids, range(12))
+    np.testing.assert_array_equal(noted.labelled_joints, rendered.labelled_joints)
+    for name in ("targets", "image_ids", "target_joints"):  # as before they were noted
+        delattr(source, name)
+    older = people.Annotated(source)
+    assert len(older) == len(noted)
+    np.testing.assert_array_equal(older.labelled_joints, noted.labelled_joints)
+    assert older[5]["row"] == noted[5]["row"]
 
 
 def test_detected_boxes_keep_order_image_and_score(tmp_path):
