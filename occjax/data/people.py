@@ -21,24 +21,22 @@ from occjax.data.sources import Source
 from occjax.errors import UserError
 
 
-def boxes(source: Source, detections: str, images: int = 0) -> "Annotated | Detected":
-    """The people of the first so many images (0 all), or a file's boxes on them."""
-    if detections:
-        return Detected(source, detections, images)
-    return Annotated(source, images)
-
-
 class Annotated:
-    """Each person that can be a target, with the annotated box within the image.
+    """Each person that can be a target, with the annotated box.
 
     Attributes:
         name, skeleton, max_persons: of the images' source.
     """
 
-    def __init__(self, source: Source, images: int = 0):
-        """Lists the people of the first so many images, 0 for all.
+    def __init__(self, source: Source, images: int = 0, clip: bool = True):
+        """Lists the people; a source without `targets` is read once from end to end.
 
-        A source that does not know its `targets` is read once from end to end.
+        Args:
+            source: of the images.
+            images: only people of the first so many, 0 for all.
+            clip: whether boxes end where their image does, as official code has it for
+                COCO, CrowdPose and OCHuman. Those of MPII and LSP are squares about a
+                given centre, which clipping would move.
         """
         self.name, self.skeleton = source.name, source.skeleton
         self.max_persons = source.max_persons
@@ -46,7 +44,7 @@ class Annotated:
         known = getattr(source, "targets", None)
         if known is None:
             known = [records.targets(source[i]).sum() for i in range(count)]
-        self._source = source
+        self._source, self._clip = source, clip
         self._ends = np.cumsum(np.asarray(known[:count], np.int64))
 
     def __len__(self) -> int:
@@ -69,8 +67,9 @@ class Annotated:
                 f"crop, its notes say {self._ends[image] - before}; prepare it again."
             )
         row = int(rows[index - before])
-        bbox = record["persons"]["bbox"][row : row + 1]
-        box = records.clean_boxes(bbox, record["height"], record["width"])[0]
+        box = np.asarray(record["persons"]["bbox"][row], np.float64)
+        if self._clip:
+            box = records.clean_boxes(box[None], record["height"], record["width"])[0]
         return {**record, "row": row, "box": box, "box_score": 1.0}
 
     @property

@@ -147,11 +147,18 @@ def survey(
     """
     found = {}
     for name, settings in PIPELINES.items():
-        chosen = {**data, "threads": 1, **settings}
-        found[name] = compare(source, chosen, batch_size, trials)
-        two = compare(source, {**chosen, "threads": 2}, batch_size, trials)
-        for kind in ("pipeline", "plain"):
-            found[name][f"{kind}_scaling"] = two[kind] / found[name][kind]
+        rows = []
+        for _ in range(trials):
+            one, two = (
+                compare(source, {**data, "threads": n, **settings}, batch_size, 1)
+                for n in (1, 2)
+            )
+            one["pipeline_scaling"] = two["pipeline"] / one["pipeline"]
+            one["plain_scaling"] = two["plain"] / one["plain"]
+            rows.append(one)
+        found[name] = {
+            key: statistics.median(row[key] for row in rows) for key in rows[0]
+        }
     return found
 
 

@@ -4,9 +4,10 @@
 side of a square training view or, for people, (height, width); `max_persons`;
 `augment`, the settings of `augment.TrainView` or `crop.TrainCrop` and `colour`, the
 strength of `augment.Colour`. A person view takes besides `padding` (of the box, one
-number or width and height) and `detections`, a file of boxes to test on instead of the
-annotated ones. `occlusion` (DESIGN: a key of its own, which the commands hand in with
-the data) lists what `occlude.build` takes.
+number or width and height), `clip_boxes` (true unless the dataset's boxes are squares
+about a centre: MPII, LSP) and `detections`, a file of boxes to test on instead of the
+annotated ones. `config.occlusion`, which the commands hand in with the data, lists what
+`occlude.build` takes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,7 +69,8 @@ def training(source: Source, data: Mapping[str, Any]) -> Training:
     if of_people(data):
         given |= _geometry(data)
         view = construct(crop.TrainCrop, "data.augment", options, **given)
-        return Training(people.Annotated(source), view, effects)
+        clip = bool(data.get("clip_boxes", True))
+        return Training(people.Annotated(source, clip=clip), view, effects)
     if source.max_persons > data["max_persons"]:
         raise UserError(
             f"{source.name} has images with {source.max_persons} labelled people, "
@@ -102,7 +104,7 @@ def testing(
     if of_people(data):
         if others:
             raise UserError(f"person crops are tested at scale 1, not {others}.")
-        boxes = people.boxes(source, data.get("detections", ""), images)
+        boxes = _boxes(source, data, images)
         view = crop.TestCrop(
             skeleton=source.skeleton, max_persons=persons, **_geometry(data)
         )
@@ -113,6 +115,15 @@ def testing(
     sizes = _sizes(source, images)
     canvases = [warp.test_canvas(h, w, view.size, view.multiple) for h, w in sizes]
     return Testing(source, view, canvases)
+
+
+def _boxes(
+    source: Source, data: Mapping[str, Any], images: int
+) -> people.Annotated | people.Detected:
+    """What to crop in the first so many images, 0 for all."""
+    if data.get("detections", ""):
+        return people.Detected(source, data["detections"], images)
+    return people.Annotated(source, images, bool(data.get("clip_boxes", True)))
 
 
 def _geometry(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,6 +50,23 @@ def test_every_person_once_in_the_order_of_the_images():
     assert len(people.Annotated(source, images=3)) == sum(source.targets[:3])
 
 
+def test_squares_about_a_centre_stay_where_they_are():
+    class Beyond(scenes.Scenes):
+        def __getitem__(self, index):
+            record = super().__getitem__(index)
+            record["persons"]["bbox"][:] = (-30, -20, 70, 70)
+            return record
+
+    clipped, whole = (
+        people.Annotated(Beyond(), clip=clip)[0] for clip in (True, False)
+    )
+    np.testing.assert_array_equal(clipped["box"], [0, 0, 69, 69])
+    np.testing.assert_array_equal(whole["box"], [-30, -20, 70, 70])
+    data = {**DATA, "clip_boxes": False}
+    batch = next(pipeline.test_batches(Beyond(), data, 2))
+    np.testing.assert_array_equal(batch.inputs.box[0], [-30, -20, 70, 70])
+
+
 def test_joint_counts_are_those_of_the_persons():
     found = people.Annotated(scenes.Scenes())
     joints = (found[i]["persons"]["joints"][found[i]["row"]] for i in range(len(found)))
