@@ -69,7 +69,8 @@ def test_made_up_batch_of_a_person_view_is_not_square():
     assert batch.inputs.image.shape == (2, 96, 64, 3)
     assert batch.labels.ignore.shape == (2, 24, 16)
     assert batch.inputs.valid.tolist() == [[96, 64]] * 2
-    assert (batch.labels.joints[..., 0].max() < 64) and (batch.labels.area[0] > 0)
+    assert batch.labels.joints[..., 0].max() < 64
+    assert batch.labels.area[0] > 0
 
 
 def test_reading_alone_is_measured_on_the_crowd_or_a_dataset(monkeypatch):
