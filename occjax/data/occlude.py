@@ -3,7 +3,7 @@
 Each is a transform of a finished view (a Batch without the axis B, image and labels in
 input pixels): `random_map(view, rng)`. A joint that an occluder covers becomes occluded
 if it was visible; its place stays what it was. In a person crop the person of the box
-is hidden; in a whole image somebody chosen at random, with sizes as in a crop of him.
+is hidden; in a whole image somebody chosen at random, as if cropped.
 
     mask_joints     black rectangles on joints           (spec of DAG, section 2.1)
     paste_instance  a person from a pool                 (spec of DAG, section 2.2)

@@ -111,7 +111,8 @@ def test_batches(
         seen = {i: task.view.map(task.source[i]) for i in indices[rows] if i >= 0}
         # A share may hold padding only; its shapes come from the batch's first image.
         some = next(iter(seen.values()), None) or task.view.map(task.source[indices[0]])
-        return stack([seen.get(i, _blank(some)) for i in indices[rows]])
+        blank = _blank(some)
+        return stack([seen.get(i, blank) for i in indices[rows]])
 
     batches = grain.MapDataset.source(plan).map(read)
     return iter(batches.to_iter_dataset(_reading(data)))
