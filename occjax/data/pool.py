@@ -26,7 +26,7 @@ MARGIN, MAX_IOU = 3, 0.1
 _DAMAGE = (OSError, EOFError, zipfile.BadZipFile)
 _LONGEST = 320  # pixels of a stored person: more than a crop can show
 _QUALITY = 95  # of the stored JPEG
-_EVEN = 200  # people in the pool of the built-in crowd
+_CROWD = 200  # people in the pool of the built-in crowd
 _SEED = 7_000_000  # even, so of a training split, and not likely anybody's
 
 
@@ -223,7 +223,7 @@ def _crowd(skeleton: Skeleton) -> Pool:
     from occjax.data.crowd import Crowd
 
     scenes = Crowd(
-        num_scenes=_EVEN,
+        num_scenes=_CROWD,
         seed=_SEED,
         size=(256, 256),
         people=(1, 1),
@@ -231,7 +231,7 @@ def _crowd(skeleton: Skeleton) -> Pool:
         objects=(0, 0),
         skeleton=skeleton.name,
     )
-    found = [record for record in map(scenes.__getitem__, range(_EVEN))
+    found = [record for record in map(scenes.__getitem__, range(_CROWD))
              if not refusals(record)[0]]  # fmt: skip
     instances = (cut(record, 0, skeleton) for record in found)
     ids = [record["image_id"] for record in found]

@@ -26,7 +26,9 @@ class Training(NamedTuple):
 
     source: Source  # of images, or of people
     view: augment.TrainView | crop.TrainCrop
-    effects: tuple[Any, ...]  # transforms of finished views, in this order
+    effects: tuple[
+        occlude.Occlusion, ...
+    ]  # transforms of finished views, in this order
 
 
 class Testing(NamedTuple):
