@@ -26,7 +26,7 @@ MARGIN, MAX_IOU = 3, 0.1
 _DAMAGE = (OSError, EOFError, zipfile.BadZipFile)
 _LONGEST = 320  # pixels of a stored person: more than a crop can show
 _QUALITY = 95  # of the stored JPEG
-_CROWD = 200  # people in the pool of the built-in crowd
+_CROWD = 200  # scenes of the built-in crowd to cut from; some people are refused
 _SEED = 7_000_000  # even, so of a training split, and not likely anybody's
 
 
