@@ -55,6 +55,7 @@ def laptop() -> ConfigDict:
             dtype="float32",
             init_from="",
             trainable="",
+            occlusion=(),
             data=dict(
                 dataset="crowd",
                 dir="datasets",
@@ -147,6 +148,7 @@ def paper(
             dtype="float32",
             init_from="",
             trainable="",
+            occlusion=(),
             data=dict(
                 dataset=dataset,
                 dir="datasets",

@@ -244,8 +244,7 @@ def _describe(builder: Split, content: Content) -> dict[str, Any]:
         **content.facts,
         **total.facts(),
         "digest": shards.total(builder.shards),
-        "sizes": joined("sizes"),
-        "labelled_joints": joined("labelled_joints"),
+        **{key: joined(key) for key in shards.INDEX},
         "max_persons": max(joined("labelled_persons")),
     }
     folder = builder.folder

@@ -21,9 +21,13 @@ from tensorflow_datasets.core import example_serializer
 from data_prep import hashes
 from data_prep.account import Account
 from occjax import files
-from occjax.data.records import Record, labelled, person_columns
+from occjax.data.records import Record, labelled, person_columns, targets
 
 SHARD = 500  # tasks to a file: some 80 MB of photographs
+
+# What is noted about each record of a file: for readers, and for the split's list.
+INDEX = ("image_ids", "sizes", "labelled_joints", "targets", "target_joints")
+_OF_FILES = ("labelled_persons", "sha256", "names")
 
 # Makes a record of a task, or none, and tells the account why. It is sent to other
 # processes, so it is a plain function or a value with `__call__`.
@@ -146,10 +150,7 @@ def write(shard: Shard) -> int:
 
 
 def _write(shard: Shard) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        name: []
-        for name in ("sizes", "labelled_joints", "labelled_persons", "sha256", "names")
-    }
+    facts: dict[str, Any] = {name: [] for name in (*INDEX, *_OF_FILES)}
     account = Account()
     # Beside the other work, not beside the files: those are published as they are.
     unfinished = f"{shard.done}.{os.getpid()}"
@@ -179,9 +180,13 @@ def _examples(shard: Shard, account: Account, facts: dict) -> Iterator[bytes]:
         if record is None:
             continue
         people = record["persons"]
+        cropped = people["joints"][targets(record)]
         account.keep(len(people["id"]))
+        facts["image_ids"].append(int(record["image_id"]))
         facts["sizes"].append((int(record["height"]), int(record["width"])))
         facts["labelled_joints"].append(int(np.sum(people["joints"][:, :, 2] > 0)))
+        facts["targets"].append(len(cropped))
+        facts["target_joints"] += np.sum(cropped[:, :, 2] > 0, axis=1).tolist()
         facts["labelled_persons"].append(int(np.sum(labelled(people))))
         facts["sha256"].append(hashes.of(record["image"]))
         facts["names"].append(record["file_name"])

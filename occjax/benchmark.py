@@ -12,13 +12,17 @@ prints, with machine, devices and versions, and writes to --output as json:
     input        training images/s beside a plain loop that only decodes and warps, in
                  as many threads; left out where the dataset is not there
 
+    python -m occjax.benchmark --data [--config configs/NAME.py] [--output FILE.json]
+
+measures reading alone, without jax: whole images at 512, person crops at 256x192, crops
+with pasted people, on the config's dataset, or on scenes of the built-in crowd as JPEG
+files in a temporary folder.
+
 Rates are medians over --repeats. Steps run on noise with made-up people, so any variant
 can be measured without its data. Anything of the config can be changed, for instance
 --config.batch_size=8 --config.dtype=bfloat16.
 """
 
-import concurrent.futures
-import itertools
 import statistics
 import tempfile
 import time
@@ -29,13 +33,15 @@ import numpy as np
 from absl import flags
 
 from occjax import files
-from occjax.data import pipeline, sources
+from occjax.data import sources, speed
+from occjax.data.crowd import Crowd
 from occjax.errors import UserError
 from occjax.runtime import cli
 from occjax.runtime import config as configs
 from occjax.types import UNLABELLED, VISIBLE, Batch, Inputs, Labels
 
 FLAGS = flags.FLAGS
+_SCENES = 96  # of the built-in crowd that reading is measured on
 _PEOPLE = 4  # on a made-up image, or max_persons if that is less
 
 
@@ -44,11 +50,28 @@ def define_flags() -> None:
     configs.define_flag()
     flags.DEFINE_string("output", None, "Json file for the figures.")
     flags.DEFINE_integer("repeats", 10, "Timed runs of each kind.", lower_bound=1)
+    flags.DEFINE_bool("data", False, "Measure reading alone.")
 
 
 def main(argv: Any) -> None:
     """Measures, prints and writes."""
     del argv
+    if FLAGS.data:
+        figures = survey(FLAGS.config, min(FLAGS.repeats, 3))
+        print(speed.table(figures["data"]))
+    else:
+        figures = everything()
+        print(table(figures))
+    if FLAGS.output:
+        files.write_json(FLAGS.output, figures, 2)
+
+
+def everything() -> dict[str, Any]:
+    """All figures of the config that the flag names.
+
+    Raises:
+        UserError: there is none, or it is at fault.
+    """
     if FLAGS.config is None:
         raise UserError("--config is missing; try --config configs/pinet.py.")
     cli.start_jax()
@@ -56,10 +79,25 @@ def main(argv: Any) -> None:
         "environment": cli.environment(),
         "config": configs.as_json(FLAGS.config),
     }
-    figures |= measure(FLAGS.config, FLAGS.repeats)
-    print(table(figures))
-    if FLAGS.output:
-        files.write_json(FLAGS.output, figures, 2)
+    return figures | measure(FLAGS.config, FLAGS.repeats)
+
+
+def survey(config: Any, trials: int) -> dict[str, Any]:
+    """Figures of reading a config's dataset; without one, of the built-in crowd.
+
+    The crowd is read from files, as rendering would outweigh all else.
+
+    Raises:
+        UserError: the dataset is not there.
+    """
+    if config is not None and config.data.dataset != "crowd":
+        data = config.data.to_dict() | {"cache": False}
+        source = sources.load(data, data["split"])
+        return {"data": speed.survey(source, data, trials)}
+    scenes = Crowd(num_scenes=_SCENES, size=(480, 640), people=(2, 5))
+    with tempfile.TemporaryDirectory() as folder:
+        source = speed.Files(scenes, folder)
+        return {"data": speed.survey(source, {"max_persons": 5}, trials)}
 
 
 def measure(config: Any, repeats: int) -> dict[str, Any]:
@@ -78,7 +116,7 @@ def measure(config: Any, repeats: int) -> dict[str, Any]:
     method, model = step.build_model(config, skeleton)
     batch = example(config.batch_size, data, skeleton.num_joints)
     start = time.perf_counter()
-    state = step.init_state(config, model, (data["size"],) * 2 + (3,), layout)
+    state = step.init_state(config, model, configs.input_shape(config), layout)
     figures: dict[str, Any] = {"model": {"create_s": time.perf_counter() - start}}
     figures["matmul"] = {
         "dtype": config.dtype,
@@ -96,19 +134,20 @@ def measure(config: Any, repeats: int) -> dict[str, Any]:
 def example(batch_size: int, data: dict, joints: int) -> Batch:
     """A batch of noise with made-up people, the same every time."""
     rng = np.random.default_rng(0)
-    size, persons = int(data["size"]), int(data["max_persons"])
+    size, persons = data["size"], int(data["max_persons"])
+    height, width = np.broadcast_to(size, 2).tolist()
     shape = (batch_size, persons)
     area = np.zeros(shape, np.float32)
-    area[:, :_PEOPLE] = (size / 2) ** 2
-    image = rng.integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8)
+    area[:, :_PEOPLE] = height * width / 4
+    image = rng.integers(0, 256, (batch_size, height, width, 3), dtype=np.uint8)
     to_source = np.tile(np.eye(2, 3, dtype=np.float32), (batch_size, 1, 1))
-    valid = np.full((batch_size, 2), size, np.int32)
+    valid = np.tile(np.array([height, width], np.int32), (batch_size, 1))
     visible = np.where(area > 0, VISIBLE, UNLABELLED).astype(np.uint8)
     labels = Labels(
-        joints=rng.uniform(0, size, (*shape, joints, 2)).astype(np.float32),
+        joints=rng.uniform(0, (width, height), (*shape, joints, 2)).astype(np.float32),
         visibility=visible[..., None].repeat(joints, axis=-1),
         area=area,
-        ignore=np.zeros((batch_size, size // 4, size // 4), bool),
+        ignore=np.zeros((batch_size, height // 4, width // 4), bool),
         head_size=np.zeros(shape, np.float32),
     )
     ids = np.arange(batch_size, dtype=np.int64)
@@ -226,39 +265,14 @@ def _planned(memory: Any) -> int | None:
 
 
 def reading(config: Any, data: dict, repeats: int) -> dict[str, Any] | None:
-    """Images/s of the input pipeline and of the plain loop, None without the data.
-
-    Each trial is timed from a cold start and long enough to outweigh it; the two take
-    turns, as the machine's other work changes with time.
-    """
+    """Images/s of the input pipeline and of the plain loop, None without the data."""
     data = data | {"cache": False}
     try:
         source = sources.load(data, data["split"])
     except UserError:
         return None
-    threads = max(int(data["threads"]), 1)
-    batches = max(4 * (threads + 1), -(-64 // config.batch_size))
-    images = batches * config.batch_size
-    read, rates = pipeline.plain_loop(source, data), {"pipeline": [], "plain": []}
-    for trial in range(max(1, min(repeats, 3))):
-        feed = pipeline.train_batches(source, data, config.batch_size, seed=trial)
-        start = time.perf_counter()
-        for _ in itertools.islice(feed, batches):
-            pass
-        rates["pipeline"].append(images / (time.perf_counter() - start))
-        order = np.random.default_rng(trial).integers(len(source), size=images)
-        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            start = time.perf_counter()
-            for _ in pool.map(read, order.tolist()):
-                pass
-            rates["plain"].append(images / (time.perf_counter() - start))
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    return {
-        "threads": int(data["threads"]),
-        "images_per_s": medians["pipeline"],
-        "plain_loop_images_per_s": medians["plain"],
-        "ratio": medians["pipeline"] / medians["plain"],
-    }
+    found = speed.compare(source, data, config.batch_size, max(1, min(repeats, 3)))
+    return {"threads": int(data["threads"]), **found}
 
 
 def table(figures: dict[str, Any]) -> str:
@@ -310,8 +324,8 @@ def _input_row(feed: dict[str, Any] | None) -> str:
     if feed is None:
         return "not measured, the dataset is not there"
     return (
-        f"{feed['images_per_s']:.1f} images/s in {feed['threads']} threads; plain loop "
-        f"{feed['plain_loop_images_per_s']:.1f}, ratio {feed['ratio']:.2f}"
+        f"{feed['pipeline']:.1f} images/s in {feed['threads']} threads; plain loop "
+        f"{feed['plain']:.1f}, ratio {feed['ratio']:.2f}"
     )
 
 

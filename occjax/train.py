@@ -55,8 +55,9 @@ class Task:
 
     @property
     def data(self) -> dict[str, Any]:
-        """`config.data` as the pipeline wants it."""
-        return self.config.data.to_dict()
+        """`config.data` and `config.occlusion` as the pipeline wants them."""
+        occlusion = self.config.get("occlusion", ())
+        return {**self.config.data.to_dict(), "occlusion": occlusion}
 
 
 def define_flags() -> None:
@@ -110,7 +111,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
         SystemExit: with status 143, when the job was asked to stop.
     """
     task = prepare(config, workdir)
-    state = step.init_state(config, task.model, _image_shape(config), task.layout)
+    shape = configs.input_shape(config)
+    state = step.init_state(config, task.model, shape, task.layout)
     train_step = step.make_train_step(
         config, task.method, task.model, state, task.layout
     )
@@ -211,10 +213,6 @@ def evaluate(
         print(
             scoring.save(task.workdir, source, scored, config.to_dict(), split, steps)
         )
-
-
-def _image_shape(config: ConfigDict) -> tuple[int, int, int]:
-    return config.data.size, config.data.size, 3
 
 
 if __name__ == "__main__":

@@ -24,19 +24,23 @@ class Inputs(NamedTuple):
     to_source: Array  # [B, 2, 3] float32, input pixel -> source image pixel
     scaled: tuple[Array, ...] = ()  # the same view at the further test scales
     clean: Array | None = None  # [B, H, W, 3] un-occluded twin of image
-    box: Array | None = None  # [B, 4] source box of a person crop
-    box_score: Array | None = None  # [B]
+    box: Array | None = None  # [B, 4] float32, source box of a person crop, unpadded
+    box_score: Array | None = None  # [B] float32; 1 for annotated boxes
     start_pose: Array | None = None  # [B, P, J, 3] x, y, score in input pixels
 
 
 class Labels(NamedTuple):
-    """What a model must never see: the truth about its inputs, padded to P persons."""
+    """What a model must never see: the truth about its inputs, padded to P persons.
+
+    In a person crop the first is the one whom the box is around.
+    """
 
     joints: Array  # [B, P, J, 2] float32, input pixels
     visibility: Array  # [B, P, J] uint8
     area: Array  # [B, P] float32, box width * height in input pixels; 0 pads
     ignore: Array  # [B, H / 4, W / 4] bool, true where no loss may look
     head_size: Array  # [B, P] float32, input pixels; 0 unknown
+    clean_visibility: Array | None = None  # [B, P, J] uint8, in Inputs.clean
 
 
 class Poses(NamedTuple):

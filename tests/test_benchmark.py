@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from occjax import benchmark
+from occjax.data import speed
+from occjax.errors import UserError
 from occjax.runtime import config
 
 # As a user has it: optax mixes dtypes, which the tests' strict settings forbid.
@@ -40,7 +42,7 @@ def test_every_figure_is_measured_and_written(tmp_path):
     rate = train["flop_per_step"] / train["step_s"]
     assert train["flop_per_s"] == pytest.approx(rate)
     assert positive(figures["inference"], "images_per_s", "network_images_per_s")
-    assert positive(figures["input"], "images_per_s", "plain_loop_images_per_s")
+    assert positive(figures["input"], "pipeline", "plain", "ratio")
     assert figures["environment"]["packages"]["jax"]
     assert figures["config"]["method"] == "pinet"
     for word in ("machine", "versions", "train step", "decoding adds", "plain loop"):
@@ -59,6 +61,28 @@ def test_made_up_batch_has_the_shapes_of_training():
     np.testing.assert_array_equal(people, batch.labels.area > 0)
     again = benchmark.example(2, data, 17)
     np.testing.assert_array_equal(again.labels.joints, batch.labels.joints)
+
+
+def test_made_up_batch_of_a_person_view_is_not_square():
+    data = {"size": (96, 64), "max_persons": 1}
+    batch = benchmark.example(2, data, 17)
+    assert batch.inputs.image.shape == (2, 96, 64, 3)
+    assert batch.labels.ignore.shape == (2, 24, 16)
+    assert batch.inputs.valid.tolist() == [[96, 64]] * 2
+    assert batch.labels.joints[..., 0].max() < 64
+    assert batch.labels.area[0] > 0
+
+
+def test_reading_alone_is_measured_on_the_crowd_or_a_dataset(monkeypatch):
+    monkeypatch.setattr(benchmark, "_SCENES", 4)
+    crop = {**speed.PIPELINES["crop, pasting"], "size": (64, 32)}
+    monkeypatch.setattr(speed, "PIPELINES", {"crop, pasting": crop})
+    for chosen in (None, config.load("configs/pinet.py:smoke")):
+        (row,) = benchmark.survey(chosen, 1)["data"].values()
+        assert positive(row, "pipeline", "plain", "ratio", "pipeline_scaling")
+    missing = config.load("configs/pinet.py:ochuman")
+    with pytest.raises(UserError, match="prepare it with"):
+        benchmark.survey(missing, 1)
 
 
 def test_seconds_is_the_median(monkeypatch):

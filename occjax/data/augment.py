@@ -5,8 +5,10 @@ it is handed, so that one index gives the same bytes whenever it is read.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from occjax.data import records, warp
@@ -23,6 +25,7 @@ class Placed(NamedTuple):
     record: records.Record
     matrix: np.ndarray  # [2, 3], source to input before mirroring
     mirrored: bool
+    seed: int = 0  # of what happens to the view afterwards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +69,12 @@ class TrainView:
         mirrored = bool(rng.random() < self.flip)
         center = (width / 2 + move[0], height / 2 + move[1])
         matrix = warp.window_matrix(center, side, rotation, self.size, self.size)
-        return Placed(record, matrix, mirrored)
+        return Placed(record, matrix, mirrored, draw_seed(rng))
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """Height and width of the input."""
+        return self.size, self.size
 
     def view(self, placed: Placed, out: np.ndarray | None = None) -> Batch:
         """The example at a given place: a Batch without the axis B.
@@ -78,29 +86,20 @@ class TrainView:
         Raises:
             UserError: the image cannot be read or has more than `max_persons` people.
         """
-        record, matrix, mirrored = placed
+        record, matrix, mirrored, _ = placed
         label_matrix = matrix
         if mirrored:
             label_matrix = warp.mirror(matrix, self.size, self.flip_shift)
             matrix = warp.mirror(matrix, self.size)
-        image = records.pixels(record)
-        canvas = (self.size, self.size)
-        return Batch(
-            inputs=Inputs(
-                image=warp.warp_image(image, matrix, *canvas, out=out),
-                valid=warp.covered(matrix, image.shape, canvas),
-                to_source=warp.invert(matrix).astype(np.float32),
-            ),
-            labels=labels(
-                record,
-                label_matrix,
-                canvas,
-                self.max_persons,
-                self.skeleton,
-                mirrored=mirrored,
-            ),
-            image_id=np.int64(record["image_id"]),
+        truth = labels(
+            record,
+            everyone(record, self.max_persons, self.skeleton),
+            label_matrix,
+            ignore_map(record, label_matrix, self.canvas),
+            self.max_persons,
+            self.skeleton.flip if mirrored else None,
         )
+        return example(record, matrix, self.canvas, truth, out)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +135,9 @@ class TestView:
         matrix = warp.test_matrix(height, width, canvas)
         truth = None
         if self.max_persons:
-            truth = labels(record, matrix, canvas, self.max_persons, self.skeleton)
+            rows = everyone(record, self.max_persons, self.skeleton)
+            ignore = ignore_map(record, matrix, canvas)
+            truth = labels(record, rows, matrix, ignore, self.max_persons)
         return Batch(
             inputs=Inputs(
                 image=views[0],
@@ -149,41 +150,105 @@ class TestView:
         )
 
 
-def labels(
+@dataclasses.dataclass(frozen=True)
+class Colour:
+    """Multiplies each colour channel by a factor of its own, cut off at 255.
+
+    Attributes:
+        strength: factors lie within 1 - strength and 1 + strength.
+    """
+
+    strength: float
+
+    def random_map(self, view: Batch, rng: np.random.Generator) -> Batch:
+        """Changes image and clean twin of a view in place, both alike."""
+        factors = rng.uniform(1 - self.strength, 1 + self.strength, 3)
+        values = np.arange(256)[:, None] * factors
+        table = np.clip(np.rint(values), 0, 255).astype(np.uint8)[None]  # [1, 256, 3]
+        for image in (view.inputs.image, view.inputs.clean):
+            if image is not None:
+                cv2.LUT(image, table, dst=image)
+        return view
+
+
+def draw_seed(rng: np.random.Generator) -> int:
+    """A seed for what happens to an example later on."""
+    return int(rng.integers(2**63))
+
+
+def example(
     record: records.Record,
     matrix: np.ndarray,
     canvas: tuple[int, int],
-    max_persons: int,
-    skeleton: Skeleton,
-    *,
-    mirrored: bool = False,
-) -> Labels:
-    """The people of a record in input pixels, without the axis B.
-
-    People without a labelled joint carry no target and are left out; where their
-    segments are known, `ignore` covers them.
+    truth: Labels | None,
+    out: np.ndarray | None = None,
+) -> Batch:
+    """One view of a record: a Batch without the axis B.
 
     Args:
-        record: with J joints.
+        record: of an image.
         matrix: [2, 3], source to input.
         canvas: height and width of the input.
-        max_persons: P.
-        skeleton: J joints.
-        mirrored: whether left and right change places.
+        truth: its labels.
+        out: [H, W, 3] uint8 to put the image into.
 
     Raises:
-        UserError: more than `max_persons` people have labels.
+        UserError: the image cannot be read.
     """
-    persons = record["persons"]
-    rows = np.flatnonzero(records.trained_on(persons, skeleton))
+    image = records.pixels(record)
+    return Batch(
+        inputs=Inputs(
+            image=warp.warp_image(image, matrix, *canvas, out=out),
+            valid=warp.covered(matrix, image.shape, canvas),
+            to_source=warp.invert(matrix).astype(np.float32),
+        ),
+        labels=truth,
+        image_id=np.int64(record["image_id"]),
+    )
+
+
+def everyone(
+    record: records.Record, max_persons: int, skeleton: Skeleton
+) -> np.ndarray:
+    """Rows [p] of the people that carry a target, at most `max_persons`.
+
+    People without a labelled joint carry none and are left out; where their segments
+    are known, the ignore map covers them.
+
+    Raises:
+        UserError: there are more.
+    """
+    rows = np.flatnonzero(records.trained_on(record["persons"], skeleton))
     if len(rows) > max_persons:
         raise UserError(
             f"{records.describe(record)} has {len(rows)} labelled people, "
             f"data.max_persons is {max_persons}."
         )
+    return rows
+
+
+def labels(
+    record: records.Record,
+    rows: np.ndarray,
+    matrix: np.ndarray,
+    ignore: np.ndarray,
+    max_persons: int,
+    flip: Sequence[int] | None = None,
+) -> Labels:
+    """People of a record in input pixels, without the axis B.
+
+    Args:
+        record: with J joints.
+        rows: [p] whom to take, in this order.
+        matrix: [2, 3], source to input.
+        ignore: [H / 4, W / 4] bool, where no loss may look.
+        max_persons: P, at least p.
+        flip: [J] order of the joints in a mirrored view.
+    """
+    persons = record["persons"]
     source = np.asarray(persons["joints"], np.float64)[rows]  # [p, J, 3]
-    if mirrored:
-        source = source[:, list(skeleton.flip)]
+    if flip is not None:
+        source = source[:, list(flip)]
     seen = source[:, :, 2]
     joints = np.where(seen[..., None] > 0, warp.apply(matrix, source[..., :2]), 0.0)
     factor = warp.area_factor(matrix)
@@ -195,7 +260,7 @@ def labels(
         joints=_pad(joints, max_persons, np.float32),
         visibility=_pad(seen, max_persons, np.uint8),
         area=_pad(area, max_persons, np.float32),
-        ignore=ignore_map(record, matrix, canvas),
+        ignore=ignore,
         head_size=_pad(head, max_persons, np.float32),
     )
 

@@ -114,18 +114,36 @@ class Crowd:
         """Most people of any scene."""
         return self.people[1]
 
+    @property
+    def image_ids(self) -> np.ndarray:
+        """[N] of all scenes."""
+        return np.arange(self._num_scenes)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """[N] how many people every scene has."""
+        scenes = range(self._num_scenes)
+        return np.array([self._count(self._generator(i)) for i in scenes], np.int64)
+
     def __len__(self) -> int:
         return self._num_scenes
+
+    def _generator(self, index: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, index))
+
+    def _count(self, rng: np.random.Generator) -> int:
+        """How many people: the first draw of a scene."""
+        return int(rng.integers(self.people[0], self.people[1] + 1))
 
     def scene(self, index: int, palette_seed: int = 0) -> Scene:
         """Scene `index` with all truth; `palette_seed` changes colours and no label."""
         if not 0 <= index < self._num_scenes:
             raise IndexError(f"scene {index} of {self._num_scenes}")
-        rng = np.random.default_rng((self.seed, index))
+        rng = self._generator(index)
         colors = np.random.default_rng((self.seed, index, 1 + palette_seed))
         request = staging.Request(
             size=self.size,
-            people=int(rng.integers(self.people[0], self.people[1] + 1)),
+            people=self._count(rng),
             overlap=self._draw_overlap(rng),
             height=(self.height[0] * self.size[0], self.height[1] * self.size[0]),
         )

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from occjax.data import augment, warp
+from occjax.data import augment, views
 from occjax.data.sources import Source
 from occjax.errors import UserError
 from occjax.types import Batch
@@ -34,9 +34,9 @@ def train_batches(
 
     Args:
         source: records.
-        data: `config.data`: `size`, `max_persons`, `augment`, `threads` (0 reads in
-            the calling thread) and, optionally, `min_joints`: images whose people
-            have fewer labelled joints in all are left out.
+        data: `config.data`: what `views.training` takes, `threads` (0 reads in the
+            calling thread) and, optionally, `min_joints`: images whose people have
+            fewer labelled joints in all are left out, or people of a person view.
         batch_size: of all processes together.
         seed: of order and augmentation.
         process_index: which share of each batch to make.
@@ -53,27 +53,17 @@ def train_batches(
     import grain
 
     local = _share(batch_size, process_count)
-    if source.max_persons > data["max_persons"]:
-        raise UserError(
-            f"{source.name} has images with {source.max_persons} labelled people, "
-            f"data.max_persons is {data['max_persons']}."
-        )
-    view = augment.TrainView(
-        size=int(data["size"]),
-        max_persons=int(data["max_persons"]),
-        skeleton=source.skeleton,
-        **_options(data["augment"]),
-    )
-    chosen = _chosen(source, int(data.get("min_joints", 0)))
+    task = views.training(source, data)
+    chosen = _chosen(task.source, int(data.get("min_joints", 0)))
     # Order, repetition and random numbers come before the split among processes,
     # so that they belong to the batch and not to whoever makes it.
     examples = (
         grain.MapDataset.source(Shuffled(chosen, seed))  # pyright: ignore
         .seed(seed)
-        .map(source.__getitem__)
-        .random_map(view.random_map)
+        .map(task.source.__getitem__)
+        .random_map(task.view.random_map)
     )
-    batches = examples.batch(local, batch_fn=functools.partial(_render, view))
+    batches = examples.batch(local, batch_fn=functools.partial(_render, task))
     batches = batches.slice(slice(process_index, None, process_count))
     iterator = iter(batches.to_iter_dataset(_reading(data)))
     iterator.set_state({"next_index": start_step})
@@ -89,7 +79,7 @@ def test_batches(
     process_count: int = 1,
     labels: bool = False,
 ) -> Iterator[Batch]:
-    """Every image once, in the official test resize, in batches of one canvas shape.
+    """Every image or box once, as official testing sees it, in batches of one shape.
 
     Shapes follow each other in the order of their first image, so that each is
     compiled for once. Rows that fill up the last batch of a shape are black, with
@@ -97,8 +87,7 @@ def test_batches(
 
     Args:
         source: records.
-        data: `config.data`: `size`, `threads`, and optionally `eval_images` (only the
-            first so many; 0 all).
+        data: `config.data`: what `views.testing` takes, and `threads`.
         batch_size: of all processes together; they see the same shapes in the same
             order.
         scales: of the test. `Inputs.image` is the view at 1, which must be among them,
@@ -109,29 +98,21 @@ def test_batches(
 
     Raises:
         UserError: the batch does not divide among processes, the scales lack 1 or do
-            not suit `size`, or an image cannot be read.
+            not suit `size` or the view, or an image or file of boxes cannot be read.
     """
     import grain
 
-    size = int(data["size"])
-    if 1 not in scales:
-        raise UserError(f"the test scales {tuple(scales)} must have 1 among them.")
-    view = augment.TestView(
-        size=size,
-        multiple=warp.multiple_for(size, scales),
-        skeleton=source.skeleton,
-        scales=tuple(float(scale) for scale in scales if scale != 1),
-        max_persons=int(data["max_persons"]) if labels else 0,
-    )
-    plan = _plan(_sizes(source, int(data.get("eval_images", 0))), view, batch_size)
+    task = views.testing(source, data, scales, labels)
+    plan = _plan(task.canvases, batch_size)
     local = _share(batch_size, process_count)
     rows = slice(process_index * local, (process_index + 1) * local)
 
     def read(indices: list[int]) -> Batch:
-        views = {i: view.map(source[i]) for i in indices[rows] if i >= 0}
+        seen = {i: task.view.map(task.source[i]) for i in indices[rows] if i >= 0}
         # A share may hold padding only; its shapes come from the batch's first image.
-        blank = _blank(next(iter(views.values()), None) or view.map(source[indices[0]]))
-        return stack([views.get(i, blank) for i in indices[rows]])
+        some = next(iter(seen.values()), None) or task.view.map(task.source[indices[0]])
+        blank = _blank(some)
+        return stack([seen.get(i, blank) for i in indices[rows]])
 
     batches = grain.MapDataset.source(plan).map(read)
     return iter(batches.to_iter_dataset(_reading(data)))
@@ -152,8 +133,8 @@ class Shuffled:
         self._epoch = functools.lru_cache(maxsize=4)(self._order)
 
     def __len__(self) -> int:
-        """As good as endless."""
-        return sys.maxsize
+        """As good as endless; Grain rounds it, so it keeps off the largest integer."""
+        return sys.maxsize // 2
 
     def __getitem__(self, position: int) -> int:
         """The index that comes at a position."""
@@ -176,38 +157,52 @@ def stack(examples: Sequence[Any]) -> Any:
     return np.stack(examples)
 
 
-def _render(view: augment.TrainView, placed: Sequence[augment.Placed]) -> Batch:
+def augmented(
+    source: Source, data: Mapping[str, Any], seed: int
+) -> Callable[[int], Batch]:
+    """One example of training by index, to be looked at: a Batch without the axis B.
+
+    Args:
+        source: records.
+        data: `config.data`, see `train_batches`.
+        seed: of the random draws; an index gives the same view whenever it is asked.
+
+    Raises:
+        UserError: as `train_batches`.
+    """
+    task = views.training(source, data)
+
+    def example(index: int) -> Batch:
+        rng = np.random.default_rng((seed, index))
+        return _finished(task, task.view.random_map(task.source[index], rng))
+
+    return example
+
+
+def _render(task: views.Training, placed: Sequence[augment.Placed]) -> Batch:
     """The examples of a batch, warped straight into its image array.
 
     A copy of every image into fresh memory would cost a fifth of decoding it.
     """
-    images = np.empty((len(placed), view.size, view.size, 3), np.uint8)
+    images = np.empty((len(placed), *task.view.canvas, 3), np.uint8)
     examples = []
     for place, image in zip(placed, images, strict=True):
-        example = view.view(place, out=image)
+        example = _finished(task, place, image)
         examples.append(example._replace(inputs=example.inputs._replace(image=None)))
     batch = stack(examples)
     return batch._replace(inputs=batch.inputs._replace(image=images))
 
 
-def plain_loop(source: Source, data: Mapping[str, Any]) -> Callable[[int], np.ndarray]:
-    """The least that reading one image costs: decode and one warp, nothing else.
-
-    The benchmark compares the pipeline with it.
-    """
-    side = int(data["size"])
-
-    def read(index: int) -> np.ndarray:
-        record = source[index]
-        image, height, width = record["image"], record["height"], record["width"]
-        if not isinstance(image, np.ndarray):
-            data = np.frombuffer(image, np.uint8)
-            image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
-        center, short = (width / 2, height / 2), min(height, width)
-        matrix = warp.window_matrix(center, short, 20.0, side, side)
-        return warp.warp_image(image, matrix, side, side)
-
-    return read
+def _finished(
+    task: views.Training, placed: augment.Placed, out: np.ndarray | None = None
+) -> Batch:
+    """A view with all that happens to it afterwards."""
+    example = task.view.view(placed, out)
+    if task.effects:
+        rng = np.random.default_rng(placed.seed)
+        for effect in task.effects:
+            example = effect.random_map(example, rng)
+    return example
 
 
 def _reading(data: Mapping[str, Any]) -> Any:
@@ -221,14 +216,6 @@ def _reading(data: Mapping[str, Any]) -> Any:
     return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
 
 
-def _options(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of the training view; pairs become tuples, which hash."""
-    options = dict(settings)
-    if "scale" in options:
-        options["scale"] = tuple(options["scale"])
-    return options
-
-
 def _share(batch_size: int, process_count: int) -> int:
     if batch_size % process_count:
         raise UserError(
@@ -238,7 +225,9 @@ def _share(batch_size: int, process_count: int) -> int:
 
 
 def _chosen(source: Source, min_joints: int) -> list[int]:
-    """Indices of the images whose people have enough labelled joints."""
+    """Indices of the records whose people have enough labelled joints."""
+    if not len(source):
+        raise UserError(f"{source.name}: there is nothing to train on.")
     if not min_joints:
         return list(range(len(source)))
     counts = getattr(source, "labelled_joints", None)
@@ -248,31 +237,15 @@ def _chosen(source: Source, min_joints: int) -> list[int]:
     chosen = np.flatnonzero(np.asarray(counts) >= min_joints).tolist()
     if not chosen:
         raise UserError(
-            f"{source.name}: no image has data.min_joints = {min_joints} joints."
+            f"{source.name}: nothing has data.min_joints = {min_joints} joints."
         )
     return chosen
 
 
-def _sizes(source: Source, limit: int) -> np.ndarray:
-    """Height and width [N, 2] of the images to test on."""
-    count = min(limit, len(source)) if limit else len(source)
-    known = getattr(source, "sizes", None)
-    if known is not None:
-        return known[:count]
-    same = getattr(source, "size", None)
-    if same is not None:
-        return np.tile(same, (count, 1))
-    sizes = [(source[i]["height"], source[i]["width"]) for i in range(count)]
-    return np.array(sizes, np.int64).reshape(-1, 2)
-
-
-def _plan(
-    sizes: np.ndarray, view: augment.TestView, batch_size: int
-) -> list[list[int]]:
-    """Image indices of each batch, B of them, -1 for padding."""
+def _plan(canvases: Sequence[tuple[int, int]], batch_size: int) -> list[list[int]]:
+    """Indices of each batch, B of them with one canvas, -1 for padding."""
     groups: dict[tuple[int, int], list[int]] = {}
-    for index, (height, width) in enumerate(sizes):
-        canvas = warp.test_canvas(height, width, view.size, view.multiple)
+    for index, canvas in enumerate(canvases):
         groups.setdefault(canvas, []).append(index)
     batches = []
     for indices in groups.values():

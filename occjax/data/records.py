@@ -137,6 +137,30 @@ def crowd_index(joints: np.ndarray, boxes: np.ndarray) -> float:
     return float(np.mean(others / np.maximum(labelled_joints.sum(axis=1), 1)))
 
 
+def clean_boxes(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Boxes [P, 4] float64 within their image, as HRNet's code clips annotated ones.
+
+    The last pixel counts as the far edge, so a box loses a pixel of width and height.
+    """
+    first = np.maximum(np.asarray(boxes, np.float64)[:, :2], 0)
+    extent = np.maximum(np.asarray(boxes, np.float64)[:, 2:] - 1, 0)
+    last = np.minimum(first + extent, (width - 1, height - 1))
+    return np.concatenate([first, last - first], axis=1)
+
+
+def targets(record: Record) -> np.ndarray:
+    """Which people [P] can be the one of a person crop.
+
+    Labelled targets with an area whose box lies on the image; a crowd is no target.
+    """
+    persons = record["persons"]
+    boxes = clean_boxes(persons["bbox"], record["height"], record["width"])
+    extent = boxes[:, 2:]
+    found = np.all(extent >= 0, axis=1) & np.any(extent > 0, axis=1)
+    chosen = persons["is_target"].astype(bool) & ~persons["is_crowd"].astype(bool)
+    return chosen & labelled(persons) & found & (np.asarray(persons["area"]) > 0)
+
+
 def kept_pixels(record: Record) -> np.ndarray:
     """Where a loss may look: [H, W] uint8, 255, or 0 on people without labels.
 

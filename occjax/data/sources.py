@@ -18,7 +18,9 @@ class Source(Protocol):
     """Records by index, the same ones every time.
 
     A source may know more without reading records: `sizes` [N, 2], height and width
-    of every image (or `size`, if all are equal), and `labelled_joints` [N].
+    of every image (or `size`, if all are equal), `labelled_joints` and `image_ids` [N],
+    `targets` [N], how many people of an image can be cropped, and `target_joints`, the
+    labelled joints of each of these, image after image.
     """
 
     @property
@@ -126,8 +128,11 @@ class Prepared:
     """A split of a dataset that data_prep has written, opened when first read.
 
     Attributes:
+        facts: what the builder noted about the split.
         sizes: [N, 2] height and width of every image.
         labelled_joints: [N] how many joints of its people are labelled.
+        image_ids, targets, target_joints: see `Source`; missing where the dataset was
+            prepared before they were noted.
     """
 
     def __init__(self, folder: str, name: str, split: str):
@@ -139,10 +144,14 @@ class Prepared:
         self.name, self.split = name, split
         self.path = pathlib.Path(folder) / name / VERSION
         facts = self._facts()
+        self.facts = facts["splits"][split]
         self.skeleton = skeletons.BY_NAME[facts["skeleton"]]
-        self.max_persons = int(facts["splits"][split]["max_persons"])
-        self.sizes = np.array(facts["splits"][split]["sizes"], np.int64).reshape(-1, 2)
-        self.labelled_joints = np.array(facts["splits"][split]["labelled_joints"])
+        self.max_persons = int(self.facts["max_persons"])
+        self.sizes = np.array(self.facts["sizes"], np.int64).reshape(-1, 2)
+        self.labelled_joints = np.array(self.facts["labelled_joints"])
+        for name in ("image_ids", "targets", "target_joints"):
+            if name in self.facts:
+                setattr(self, name, np.array(self.facts[name], np.int64))
         self._records: Any = None
         self._lock = threading.Lock()
 

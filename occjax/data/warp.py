@@ -1,4 +1,6 @@
-"""Affine maps between source image and network input, exactly as PINet's code has them.
+"""Affine maps between source image and network input, exactly the official ones.
+
+Whole images follow PINet, crops of people HRNet and SimpleBaseline.
 
 A matrix is [2, 3] float64 and maps source pixels to input pixels, x before y, both with
 pixel centres on integers. Feature maps of stride 4 sit at multiples of four pixels.
@@ -37,6 +39,46 @@ def window_matrix(
     linear = np.array([[cos, sin], [-sin, cos]]) @ np.diag([width, height]) / side
     shift = np.array([width, height]) / 2 - linear @ np.asarray(center, np.float64)
     return np.column_stack([linear, shift])
+
+
+def crop_matrix(
+    center: Sequence[float] | np.ndarray,
+    side: float,
+    rotation: float,
+    width: int,
+    height: int,
+) -> np.ndarray:
+    """Maps a turned window around a person onto an input of width x height pixels.
+
+    Args:
+        center: x, y of the window in source pixels; comes to (width / 2, height / 2).
+        side: width of the window in source pixels; its height follows the input's.
+        rotation: degrees about the centre, as the training code counts them.
+        width: of the input, pixels.
+        height: of the input, pixels.
+
+    Returns:
+        [2, 3] matrix, source to input: `get_affine_transform` of HRNet with a scale of
+        side / 200.
+    """
+    turn, factor = math.radians(rotation), width / side
+    cos, sin = factor * math.cos(turn), factor * math.sin(turn)
+    linear = np.array([[cos, sin], [-sin, cos]])
+    shift = np.array([width, height]) / 2 - linear @ np.asarray(center, np.float64)
+    return np.column_stack([linear, shift])
+
+
+def window_width(
+    size: Sequence[float] | np.ndarray, padding: Sequence[float], aspect: float
+) -> float:
+    """Width of the least window of an aspect ratio around a padded box.
+
+    Args:
+        size: width and height of the box.
+        padding: what they are multiplied by.
+        aspect: width / height of the window.
+    """
+    return max(size[0] * padding[0], size[1] * padding[1] * aspect)
 
 
 def test_canvas(

@@ -108,6 +108,13 @@ def from_json(values: dict[str, Any]) -> ConfigDict:
     return ConfigDict(_tuples(values)).lock()
 
 
+def input_shape(config: ConfigDict) -> tuple[int, int, int]:
+    """Height, width and channels of the training input: `data.size` is one or both."""
+    size = config.data.size
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width, 3
+
+
 def check_resumable(saved: ConfigDict, asked: ConfigDict) -> None:
     """Refuses to continue a run under a config that would make it another run.
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from occjax.errors import UserError
 from occjax.runtime import checkpoint, inference, progress, step
+from occjax.runtime import config as configs
 from occjax.runtime.mesh import Layout
 from occjax.skeletons import Skeleton
 from occjax.types import Batch
@@ -74,7 +75,7 @@ def load(
     """
     layout = Layout.create()
     method, model = step.build_model(config, skeleton)
-    shape = (config.data.size, config.data.size, 3)
+    shape = configs.input_shape(config)
     like = step.init_state(config, model, shape, layout)
     with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
         state = checkpoints.restore(number, like).state

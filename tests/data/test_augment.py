@@ -169,7 +169,7 @@ def test_draws_stay_within_their_limits_and_reach_them():
     sides, turns, moves, flips = [], [], [], []
     record = {"height": 100, "width": 150}
     for _ in range(2000):
-        _, matrix, mirrored = one.random_map(record, rng)
+        _, matrix, mirrored, _ = one.random_map(record, rng)
         side = 64 / np.sqrt(warp.area_factor(matrix))
         center = warp.apply(warp.invert(matrix), np.array([32.0, 32.0]))
         sides.append(side)

@@ -225,8 +225,3 @@ def test_pipeline_works_where_jax_cannot_be_imported():
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 2
-
-
-def test_plain_loop_reads_encoded_and_plain_images():
-    read = pipeline.plain_loop(scenes.Scenes(), DATA)
-    assert read(3).shape == (64, 64, 3)

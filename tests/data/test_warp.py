@@ -148,3 +148,26 @@ def test_covered_is_as_far_as_source_pixels_reach():
     filled = np.argwhere(image[..., 0] > 0).max(axis=0) + 1
     assert abs(height - filled[0]) <= 2
     assert abs(width - filled[1]) <= 2
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_warping_and_unwarping_brings_the_image_back(seed):
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:90, :120]
+    image = 128 + 60 * np.sin(rows / 9 + seed) * np.cos(columns / 11)
+    image = np.repeat(image.astype(np.uint8)[..., None], 3, axis=2)
+    turn = rng.uniform(-90, 90)
+    for matrix in (
+        warp.window_matrix((60, 45), 200.0, turn, 400, 400),
+        warp.crop_matrix((60, 45), 160.0, turn, 384, 512),
+        warp.mirror(warp.crop_matrix((60, 45), 160.0, turn, 384, 512), 384, -1),
+    ):
+        there = warp.warp_image(image, matrix, 512, 400)
+        back = warp.warp_image(there, warp.invert(matrix), 90, 120)
+        inner = np.s_[3:-3, 3:-3]
+        difference = np.abs(back[inner].astype(int) - image[inner])
+        assert difference.mean() < 1
+        assert difference.max() <= 4
+        points = rng.uniform(0, 90, (20, 2))
+        again = warp.apply(warp.invert(matrix), warp.apply(matrix, points))
+        np.testing.assert_allclose(again, points, atol=1e-9)
