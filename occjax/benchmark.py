@@ -57,7 +57,7 @@ def main(argv: Any) -> None:
     """Measures, prints and writes."""
     del argv
     if FLAGS.data:
-        figures = survey(FLAGS.config, min(FLAGS.repeats, 3))
+        figures = survey(FLAGS.config, min(FLAGS.repeats, 5))
         print(speed.table(figures["data"]))
     else:
         figures = everything()

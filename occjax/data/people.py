@@ -45,6 +45,7 @@ class Annotated:
         if known is None:
             known = [records.targets(source[i]).sum() for i in range(count)]
         self._source, self._clip = source, clip
+        self._rows: dict[int, np.ndarray] = {}
         self._ends = np.cumsum(np.asarray(known[:count], np.int64))
 
     def __len__(self) -> int:
@@ -59,7 +60,9 @@ class Annotated:
         """
         image = int(np.searchsorted(self._ends, index, "right"))
         record = self._source[image]
-        rows = np.flatnonzero(records.targets(record))
+        rows = self._rows.get(image)
+        if rows is None:  # a person is drawn every epoch, the answer stays
+            rows = self._rows[image] = np.flatnonzero(records.targets(record))
         before = int(self._ends[image - 1]) if image else 0
         if len(rows) != self._ends[image] - before:
             raise UserError(
