@@ -6,9 +6,15 @@ Visible joints are solid, occluded ones hollow. The table alone needs no images,
 an annotation file in COCO's format:
 
   python -m data_prep.browse --annotations crowdpose_val.json --skeleton crowdpose
+
+With --config, the sheet shows what the training of a config makes of its dataset: each
+record, and beside it its view with augmentation and occlusions.
+
+  python -m data_prep.browse --config configs/pinet.py:coco
 """
 
 import pathlib
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -17,7 +23,9 @@ from absl import flags
 import data_prep
 from data_prep import census, coco
 from occjax import draw, skeletons
-from occjax.data import records, sources
+from occjax.data import pipeline, records, sources
+from occjax.runtime import config as configs
+from occjax.types import Batch
 
 FLAGS = flags.FLAGS
 
@@ -31,6 +39,7 @@ def define_flags() -> None:
     flags.DEFINE_string("split", "train", "Split to look at.")
     flags.DEFINE_string("output", "", "PNG to write; NAME-SPLIT.png by default.")
     flags.DEFINE_integer("count", 24, "Images on the sheet.", lower_bound=1)
+    flags.DEFINE_string("config", None, "FILE[:VARIANT]: show its training views.")
     flags.DEFINE_string("annotations", None, "COCO-format file to count instead.")
     flags.DEFINE_enum(
         "skeleton", "coco", sorted(skeletons.BY_NAME), "Joints of --annotations."
@@ -44,22 +53,60 @@ def main() -> None:
         download = coco.read(pathlib.Path(FLAGS.annotations), skeleton)
         print(census.table(census.of_file(download.content, skeleton)))
         return
-    data = {"dataset": FLAGS.dataset, "dir": FLAGS.dir}
-    source = sources.load(data, FLAGS.split)
-    output = pathlib.Path(FLAGS.output or f"{FLAGS.dataset}-{FLAGS.split}.png")
-    image = sheet(source, FLAGS.count)
+    data = {"dataset": FLAGS.dataset, "dir": FLAGS.dir, "split": FLAGS.split}
+    if FLAGS.config:
+        config = configs.load(FLAGS.config)
+        data = {**config.data.to_dict(), "occlusion": config.get("occlusion", ())}
+    source = sources.load(data, data["split"])
+    output = pathlib.Path(FLAGS.output or f"{data['dataset']}-{data['split']}.png")
+    panels = before_and_after if FLAGS.config else plain
+    image = draw.contact_sheet(panels(source, FLAGS.count, data), source.skeleton)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
     print(census.table(census.of_source(source)))
     print(f"contact sheet: {output}")
 
 
-def sheet(source: sources.Source, count: int) -> np.ndarray:
-    """Contact sheet [H, W, 3] uint8 RGB of so many records, spread over the split."""
-    chosen = np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)
-    panels = [_panel(source[int(index)]) for index in chosen]
-    rows = [panels[at : at + _COLUMNS] for at in range(0, len(panels), _COLUMNS)]
-    return draw.contact_sheet(rows, source.skeleton)
+def plain(source: sources.Source, count: int, data: dict) -> list[list[draw.Panel]]:
+    """Rows of so many records, spread over the split."""
+    del data
+    return _rows([_panel(source[index]) for index in _spread(source, count)])
+
+
+def before_and_after(
+    source: sources.Source, count: int, data: dict
+) -> list[list[draw.Panel]]:
+    """Rows of so many records, each with its training view to its right.
+
+    Raises:
+        UserError: `data` does not describe training views.
+    """
+    drawn_from, example = pipeline.augmented(source, data, seed=0)
+    panels = []
+    for index in _spread(drawn_from, count):
+        panels += [_panel(drawn_from[index]), _augmented_panel(example(index))]
+    return _rows(panels)
+
+
+def _spread(source: sources.Source, count: int) -> list[int]:
+    chosen = np.linspace(0, len(source) - 1, min(count, len(source)))
+    return chosen.astype(int).tolist()
+
+
+def _rows(panels: Sequence[draw.Panel]) -> list[list[draw.Panel]]:
+    return [list(panels[i : i + _COLUMNS]) for i in range(0, len(panels), _COLUMNS)]
+
+
+def _augmented_panel(example: Batch) -> draw.Panel:
+    labels = example.labels
+    assert labels is not None
+    people = labels.area > 0
+    return draw.Panel(
+        example.inputs.image,
+        labels.joints[people],
+        labels.visibility[people],
+        "as trained on",
+    )
 
 
 def _panel(record: records.Record) -> draw.Panel:

@@ -43,6 +43,7 @@ NO_JAX = (
 EXCEPTIONS = {
     ("occjax/runtime/step.py", "methods"),  # through methods.load alone
     ("occjax/runtime/cli.py", ""),  # the version
+    ("data_prep/browse.py", "runtime"),  # reading configs
     ("data_prep/builder.py", ""),  # the version
 }
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}

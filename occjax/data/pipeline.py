@@ -159,13 +159,17 @@ def stack(examples: Sequence[Any]) -> Any:
 
 def augmented(
     source: Source, data: Mapping[str, Any], seed: int
-) -> Callable[[int], Batch]:
-    """One example of training by index, to be looked at: a Batch without the axis B.
+) -> tuple[Source, Callable[[int], Batch]]:
+    """Training examples to be looked at.
 
     Args:
         source: records.
         data: `config.data`, see `train_batches`.
         seed: of the random draws; an index gives the same view whenever it is asked.
+
+    Returns:
+        The records that examples are made of, of images or of people, and the example
+        of an index: a Batch without the axis B.
 
     Raises:
         UserError: as `train_batches`.
@@ -176,7 +180,7 @@ def augmented(
         rng = np.random.default_rng((seed, index))
         return _finished(task, task.view.random_map(task.source[index], rng))
 
-    return example
+    return task.source, example
 
 
 def _render(task: views.Training, placed: Sequence[augment.Placed]) -> Batch:

@@ -191,11 +191,11 @@ def test_shares_of_person_testing_are_the_rows_of_the_whole():
 
 def test_a_single_augmented_example_can_be_looked_at():
     source = scenes.Scenes()
-    look = pipeline.augmented(source, PERSON, seed=3)
+    _, look = pipeline.augmented(source, PERSON, seed=3)
     one = look(5)
     assert one.inputs.image.shape == (96, 64, 3)
     assert_same(look(5), one)
-    other = pipeline.augmented(source, PERSON, seed=4)(5)
+    other = pipeline.augmented(source, PERSON, seed=4)[1](5)
     assert not np.array_equal(other.inputs.image, one.inputs.image)
 
 
@@ -234,8 +234,8 @@ def test_person_crops_have_no_further_scales():
 def test_colour_changes_channels_alike_in_image_and_clean_twin():
     plain = {**PERSON, "augment": {}, "occlusion": ({"name": "paste_patches"},)}
     source = scenes.Scenes()
-    before = pipeline.augmented(source, plain, 0)(2)
-    after = pipeline.augmented(source, {**plain, "augment": {"colour": 0.3}}, 0)(2)
+    before = pipeline.augmented(source, plain, 0)[1](2)
+    after = pipeline.augmented(source, {**plain, "augment": {"colour": 0.3}}, 0)[1](2)
     factors = set()
     for channel in range(3):
         for old, new in (
