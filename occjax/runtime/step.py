@@ -183,8 +183,14 @@ def make_predict_step(
 
 
 def compiler_options() -> dict[str, Any] | None:
-    """XLA options of all steps: the one place for them; None means XLA's defaults."""
-    return None
+    """XLA options of all steps: the one place for them; None means XLA's defaults.
+
+    On CPUs the default optimiser takes twice as long over HRNet-W32 and gives steps
+    that are no faster (docs/benchmark.md).
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    return {"xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE"}
 
 
 def total_loss(
