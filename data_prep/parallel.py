@@ -26,6 +26,7 @@ def run(work: Sequence[shards.Shard], workers: int, title: str) -> None:
 
     Raises:
         UserError: a process was ended from outside.
+        KeyboardInterrupt: by Ctrl-C.
     """
     left = [shard for shard in work if not shards.finished(shard)]
     images = sum(shard.size for shard in work)
@@ -70,12 +71,17 @@ def _apart(left: Sequence[shards.Shard], workers: int) -> Iterator[shards.Shard]
     pool = concurrent.futures.ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=_start_worker
     )
+    started: list[Any] = []
     try:
         futures = {pool.submit(shards.write, shard): shard for shard in left}
+        started = multiprocessing.active_children()
         for future in concurrent.futures.as_completed(futures):
             future.result()
             yield futures[future]
     except BrokenProcessPool as error:
+        pool.shutdown()  # afterwards it is known how each of them ended
+        if any(process.exitcode == -signal.SIGINT for process in started):
+            raise KeyboardInterrupt from error  # the workers heard of it first
         raise UserError(
             "a worker process was ended, perhaps for want of memory; the same command "
             f"goes on where it was, and --workers may be less than {workers}."
