@@ -18,8 +18,8 @@ from occjax.ops import losses
 pytestmark = pytest.mark.slow
 FACTORS = {"heatmap": 1.0, "offset": 0.03, "refine": 0.03}
 TRAINED = ("pinet_ochuman", "pinet_crowdpose", "spm_center")
-# In the last update of pinet_ochuman an activation lies so near the kink of its ReLU
-# that rounding decides its side: the start disturbed by 1e-14 moves this row by 7e-5.
+# In the last update of pinet_ochuman rounding decides the side of a kink, such as a
+# ReLU's: the start disturbed by 1e-14 moves this row by 7e-5.
 LAST_ROW = {"pinet_ochuman": 1e-4}
 
 
