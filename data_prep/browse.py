@@ -55,21 +55,22 @@ def main() -> None:
         return
     data = {"dataset": FLAGS.dataset, "dir": FLAGS.dir, "split": FLAGS.split}
     if FLAGS.config:
-        config = configs.load(FLAGS.config)
-        data = {**config.data.to_dict(), "occlusion": config.get("occlusion", ())}
+        data = configs.data_settings(configs.load(FLAGS.config))
     source = sources.load(data, data["split"])
     output = pathlib.Path(FLAGS.output or f"{data['dataset']}-{data['split']}.png")
-    panels = before_and_after if FLAGS.config else plain
-    image = draw.contact_sheet(panels(source, FLAGS.count, data), source.skeleton)
+    if FLAGS.config:
+        rows = before_and_after(source, FLAGS.count, data)
+    else:
+        rows = plain(source, FLAGS.count)
+    image = draw.contact_sheet(rows, source.skeleton)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
     print(census.table(census.of_source(source)))
     print(f"contact sheet: {output}")
 
 
-def plain(source: sources.Source, count: int, data: dict) -> list[list[draw.Panel]]:
+def plain(source: sources.Source, count: int) -> list[list[draw.Panel]]:
     """Rows of so many records, spread over the split."""
-    del data
     return _rows([_panel(source[index]) for index in _spread(source, count)])
 
 

@@ -62,8 +62,7 @@ def read(path: pathlib.Path, skeleton: skeletons.Skeleton) -> downloads.Download
     Raises:
         UserError: it is not there, in another format, or has other joints.
     """
-    content, facts = downloads.read_json(path)
-    check_lists(path, content)
+    content, facts = read_json(path)
     _check_joint_count(path, content["annotations"], skeleton)
     guessed = sum(
         flat[2::3].count(3) for flat in map(joints_of, content["annotations"])
@@ -73,22 +72,17 @@ def read(path: pathlib.Path, skeleton: skeletons.Skeleton) -> downloads.Download
     return downloads.Download(content, skeleton, facts, remarks)
 
 
-def read_json(path: pathlib.Path) -> tuple[dict, str]:
-    """The content of an annotation file and its SHA-256.
+def read_json(path: pathlib.Path) -> tuple[dict, dict]:
+    """The content of a file in COCO's format, and first facts about it.
 
     Raises:
         UserError: it is not there, no JSON, or lacks the lists of the COCO format.
     """
     content, facts = downloads.read_json(path)
-    check_lists(path, content)
-    return content, facts["sha256"]
-
-
-def check_lists(path: pathlib.Path, content: object) -> None:
-    """Refuses what lacks the lists of the COCO format."""
     for key in ("images", "annotations"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise UserError(f"{path} is not in COCO format: it has no list {key!r}.")
+    return content, facts
 
 
 def joints_of(annotation: object) -> list:

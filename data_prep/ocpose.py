@@ -69,8 +69,7 @@ def read(
         UserError: the file is not there, of another format, or cannot be understood
             with certainty.
     """
-    content, facts = downloads.read_json(path)
-    coco.check_lists(path, content)
+    content, facts = coco.read_json(path)
     found = inspection.inspect(path, content, order=order, boxes=boxes, visible=visible)
     print("\n".join(f"found   {line}" for line in found.evidence))
     people = [_person(one, found) for one in content["annotations"]]

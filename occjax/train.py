@@ -56,8 +56,7 @@ class Task:
     @property
     def data(self) -> dict[str, Any]:
         """`config.data` and `config.occlusion` as the pipeline wants them."""
-        occlusion = self.config.get("occlusion", ())
-        return {**self.config.data.to_dict(), "occlusion": occlusion}
+        return configs.data_settings(self.config)
 
 
 def define_flags() -> None:

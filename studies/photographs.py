@@ -40,12 +40,13 @@ def main(argv: Sequence[str]) -> None:
     cli.start_jax()
     folder, workdir = pathlib.Path(FLAGS.photographs), pathlib.Path(FLAGS.workdir)
     results = {name: read(folder, name, workdir) for name in albums.ALBUMS}
-    print("\n".join(oracle_lines(results)), flush=True)
+    lines = oracle_lines(results)
+    print("\n".join(lines), flush=True)
     lost = {fate.image_id for fate in results["coco"].fates if fate.reason}
     datasets = workdir / "chosen"
     overfit.prepare(folder, datasets, lost)
     learned = overfit.train(datasets, workdir / "overfit")
-    text = "\n".join([*oracle_lines(results), *overfit_lines(learned)])
+    text = "\n".join([*lines, *overfit_lines(learned)])
     pathlib.Path(FLAGS.output).write_text(text + "\n", encoding="utf-8")
     print(f"written: {FLAGS.output}")
 

@@ -108,6 +108,11 @@ def from_json(values: dict[str, Any]) -> ConfigDict:
     return ConfigDict(_tuples(values)).lock()
 
 
+def data_settings(config: ConfigDict) -> dict[str, Any]:
+    """`config.data` and `config.occlusion` as the input pipeline wants them."""
+    return {**config.data.to_dict(), "occlusion": config.get("occlusion", ())}
+
+
 def input_shape(config: ConfigDict) -> tuple[int, int, int]:
     """Height, width and channels of the training input: `data.size` is one or both."""
     size = config.data.size

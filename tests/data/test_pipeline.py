@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import scenes
+from batches import assert_same, leaves, take
 
 from occjax.data import pipeline, warp
 from occjax.errors import UserError
@@ -21,24 +22,6 @@ def train(seed=1, batch_size=4, count=20, settings=(), **options):
     source = scenes.Scenes(count)
     data = {**DATA, **dict(settings)}
     return pipeline.train_batches(source, data, batch_size, seed, **options)
-
-
-def take(iterator, count: int) -> list:
-    return [next(iterator) for _ in range(count)]
-
-
-def leaves(batch) -> list[np.ndarray]:
-    """All arrays of a batch."""
-    if batch is None:
-        return []
-    if isinstance(batch, tuple | list):
-        return [leaf for part in batch for leaf in leaves(part)]
-    return [batch]
-
-
-def assert_same(first, second):
-    for a, b in zip(leaves(first), leaves(second), strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 def test_batches_have_the_promised_shapes_and_types():

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import scenes
+from batches import assert_same, leaves, take
 
 from occjax.data import pipeline, warp
 from occjax.errors import UserError
@@ -34,23 +35,6 @@ def train(data, batch_size=8, seed=1, count=20, **options):
     return pipeline.train_batches(
         scenes.Scenes(count), data, batch_size, seed, **options
     )
-
-
-def take(iterator, count: int) -> list:
-    return [next(iterator) for _ in range(count)]
-
-
-def leaves(batch) -> list[np.ndarray]:
-    if batch is None:
-        return []
-    if isinstance(batch, tuple | list):
-        return [leaf for part in batch for leaf in leaves(part)]
-    return [batch]
-
-
-def assert_same(first, second):
-    for a, b in zip(leaves(first), leaves(second), strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 @BOTH

@@ -14,7 +14,7 @@ def test_sheet_shows_the_records_with_their_poses():
     source = scenes.Scenes(8)
 
     def sheet_of(count):
-        return draw.contact_sheet(browse.plain(source, count, {}), source.skeleton)
+        return draw.contact_sheet(browse.plain(source, count), source.skeleton)
 
     sheet = sheet_of(8)
     assert sheet.dtype == np.uint8

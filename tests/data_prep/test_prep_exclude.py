@@ -132,7 +132,7 @@ def test_photographs_that_two_datasets_share_are_found(photographs, tmp_path):
         skeletons.CROWDPOSE,
     )
     everything = photographs / "coco/annotations/person_keypoints_shared.json"
-    content, digest = coco.read_json(everything)
+    content, facts = coco.read_json(everything)
     account = importer.prepare(
         tmp_path,
         "coco",
@@ -140,7 +140,7 @@ def test_photographs_that_two_datasets_share_are_found(photographs, tmp_path):
         photographs / "coco/images",
         content,
         skeletons.COCO,
-        {"sha256": digest},
+        {"sha256": facts["sha256"]},
         exclude=["crowdpose"],
     )
     assert len(pairs) == 4

@@ -180,7 +180,7 @@ def build(folder: pathlib.Path, content: dict):
     except ValueError:  # Python writes no number of so many digits
         file.write_text(json.dumps(content, default=str))
     try:
-        read, digest = coco.read_json(file)
+        read, facts = coco.read_json(file)
         return importer.prepare(
             folder / "datasets",
             "faulty",
@@ -188,7 +188,7 @@ def build(folder: pathlib.Path, content: dict):
             folder / "images",
             read,
             skeletons.COCO,
-            {"annotations": file.name, "sha256": digest},
+            facts,
         )
     except UserError as error:
         return str(error)
