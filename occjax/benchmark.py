@@ -111,7 +111,7 @@ def measure(config: Any, repeats: int) -> dict[str, Any]:
 
     layout = Layout.create()
     layout.check_batch_size(config.batch_size)
-    data = config.data.to_dict()
+    data = configs.data_settings(config)
     skeleton = sources.skeleton_of(data)
     method, model = step.build_model(config, skeleton)
     batch = example(config.batch_size, data, skeleton.num_joints)
