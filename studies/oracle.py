@@ -192,7 +192,9 @@ def _lost(model: pinet.Model, labels: Labels, part_maps: Array) -> Array:
     size, views = part_maps.shape[2:4], part_maps.shape[1]
     people, any_size = _people(model, labels), _people(model, labels, 0.0)
     known = jnp.any(people.labelled, axis=-1)
-    oks = grouping.oks_matrix(_completed(people).joints, model.skeleton.sigmas)
+    joints = _completed(people).joints
+    area = grouping.extent_area(joints)
+    oks = grouping.oks_matrix(joints, model.skeleton.sigmas, area)
     others = known[:, None] & ~jnp.eye(known.shape[1], dtype=bool)[None]
     on_map = heatmap.inside(people.joints, size)
     lost = (

@@ -369,7 +369,8 @@ def decode(model: Model, outputs: Outputs, inputs: Inputs) -> Poses:
 
 def _persons(model: Model, joints: Array, joint_score: Array, score: Array) -> Poses:
     """Groups the candidates of one image, [N, J, 2], [N, J] and [N]."""
-    oks = grouping.oks_matrix(joints, model.skeleton.sigmas)
+    area = grouping.extent_area(joints)
+    oks = grouping.oks_matrix(joints, model.skeleton.sigmas, area)
     groups = grouping.greedy_groups(oks, score, model.nms)
     giver, score = grouping.fuse(groups, joint_score, score, members=model.fuse)
     score, best = jax.lax.top_k(score, min(model.max_poses or len(score), len(score)))

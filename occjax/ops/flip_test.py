@@ -38,7 +38,8 @@ def orientations(image: Array, stride: int) -> Array:
 
     Map pixel u sits at input pixel stride * u, so mirroring the map (u -> w - 1 - u) is
     mirroring the image and shifting it left by stride - 1 pixels. The columns that come
-    free are 0: the mean colour, if the image is normalised.
+    free are 0: the mean colour, if the image is normalised. A stride of 1 only mirrors,
+    which is what most top-down methods do.
     """
     shift = stride - 1
     shifted = image[:, :, ::-1][:, :, shift:]
@@ -46,16 +47,21 @@ def orientations(image: Array, stride: int) -> Array:
     return jnp.stack((image, mirrored), axis=1)
 
 
-def average(maps: Array, order: Sequence[int]) -> Array:
+def average(maps: Array, order: Sequence[int], *, shift: bool = False) -> Array:
     """Mean over the orientations of maps [B, O, H, W, C]: [B, H, W, C].
 
     Args:
         maps: O is 1 or 2.
         order: channel order after mirroring.
+        shift: move what the mirror image gave right by one column, its first column
+            staying (SHIFT_HEATMAP of HRNet and SimpleBaseline). Their images are
+            mirrored without a shift, which puts it three quarters of a map pixel left.
     """
     if maps.shape[1] == 1:
         return maps[:, 0]
     mirrored = maps[:, 1, :, ::-1][..., jnp.asarray(tuple(order))]
+    if shift:
+        mirrored = jnp.concatenate((mirrored[:, :, :1], mirrored[:, :, :-1]), axis=2)
     return (maps[:, 0] + mirrored) / 2
 
 

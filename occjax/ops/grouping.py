@@ -54,21 +54,26 @@ def highest(maps: Array, count: int) -> tuple[Array, Array]:
     return jnp.stack((index % width, index // width), axis=-1), value
 
 
-def oks_matrix(poses: Array, sigmas: tuple[float, ...]) -> Array:
+def extent_area(poses: Array) -> Array:
+    """Area of the upright box around the joints of each pose [..., J, 2]: [...]."""
+    extent = jnp.max(poses, axis=-2) - jnp.min(poses, axis=-2)
+    return extent[..., 0] * extent[..., 1]
+
+
+def oks_matrix(poses: Array, sigmas: Sequence[float], area: Array) -> Array:
     """Object keypoint similarity of each pair of poses, all joints counted.
 
-    mean_j exp(-d_j^2 / ((A_a + A_b) (2 sigma_j)^2)) with A the area of a pose's own
-    extent (PINet, eq. 11).
+    mean_j exp(-d_j^2 / ((A_a + A_b) (2 sigma_j)^2)); PINet (eq. 11) takes for A the
+    area of a pose's own extent, HRNet that of the enlarged box.
 
     Args:
         poses: [..., N, J, 2], in any one unit.
         sigmas: J joint deviations relative to sqrt(area).
+        area: [..., N], in that unit squared.
 
     Returns:
         [..., N, N].
     """
-    extent = jnp.max(poses, axis=-2) - jnp.min(poses, axis=-2)  # [..., N, 2]
-    area = extent[..., 0] * extent[..., 1]
     mean_area = (area[..., :, None] + area[..., None, :]) / 2 + _EPSILON
     x, y = jnp.moveaxis(poses, (-1, -2), (0, -2))  # [..., J, N] each
     apart = _squared_gaps(x) + _squared_gaps(y)  # [..., J, N, N]

@@ -129,6 +129,21 @@ def affine(points: Array, matrix: Array) -> Array:
     return matrix[..., 0] * x + matrix[..., 1] * y + matrix[..., 2]
 
 
+def inverse(matrix: Array) -> Array:
+    """The affine maps that undo `matrix` [..., 2, 3]."""
+    a, b, c, d = (matrix[..., i, j] for i in (0, 1) for j in (0, 1))
+    x, y = matrix[..., 0, 2], matrix[..., 1, 2]
+    rows = ((d, -b, b * y - d * x), (-c, a, c * x - a * y))
+    rows = jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)
+    return rows / determinant(matrix)[..., None, None]
+
+
+def determinant(matrix: Array) -> Array:
+    """Signed area that affine maps [..., 2, 3] give to the unit square: [...]."""
+    a, b, c, d = (matrix[..., i, j] for i in (0, 1) for j in (0, 1))
+    return a * d - b * c
+
+
 def _row(points: Array) -> tuple[int, ...]:
     """Shape that spreads a vector [2] over points [..., 2]."""
     return (1,) * (points.ndim - 1) + (2,)

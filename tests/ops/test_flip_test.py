@@ -29,6 +29,37 @@ def test_mean_of_a_view_and_its_mirror_image_is_the_view():
     )
 
 
+def test_shifted_and_plain_means_equal_those_of_top_down_methods(golden):
+    z = np.load(golden / "pose_hrnet_w32" / "decode.npz")
+    order = list(COCO.flip)
+    upright, mirrored = (np.moveaxis(z[f"flip_{name}"], 1, -1) for name in "ab")
+    views = jnp.asarray(np.stack((upright, mirrored), axis=1))
+    for shift, name in ((False, "flip_mean"), (True, "flip_shift_mean")):
+        got = flip_test.average(views, order, shift=shift)
+        np.testing.assert_allclose(got, np.moveaxis(z[name], 1, -1), rtol=1e-6)
+    z = np.load(golden / "simple_baseline" / "decode.npz")
+    views = jnp.asarray(np.moveaxis(z["heatmaps_b"][:1], 1, -1))[:, None]
+    views = jnp.concatenate((jnp.zeros_like(views), views), axis=1)
+    for shift, name in ((False, "flip_back"), (True, "flip_back_shift")):
+        got = 2 * flip_test.average(views, order, shift=shift)
+        np.testing.assert_array_equal(got, np.moveaxis(z[name], 1, -1))
+
+
+def test_shifting_maps_brings_mirrored_readings_closer_to_the_upright_ones():
+    # a map that samples the image itself, every fourth pixel
+    column = np.arange(64)
+    image = np.exp(-((column - 30.0) ** 2) / 50)
+    image = jnp.asarray(image.reshape(1, 1, 64, 1), jnp.float32)
+    maps = flip_test.orientations(image, 1)[:, :, :, ::4]  # mirrored without a shift
+    gap = [
+        jnp.abs(flip_test.average(maps, (0,), shift=shift) - maps[:, 0]).max()
+        for shift in (False, True)
+    ]
+    assert float(gap[1]) < 0.5 * float(gap[0])
+    shifted = flip_test.orientations(image, 4)[:, :, :, ::4]
+    np.testing.assert_allclose(flip_test.average(shifted, (0,)), maps[:, 0], atol=1e-6)
+
+
 def test_mirrored_poses_of_mirrored_parts_come_back():
     rng = np.random.default_rng(2)
     width, parts = 10, flip_test.part_order(COCO.parts["part-small"], COCO.flip)

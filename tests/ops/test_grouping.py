@@ -79,7 +79,8 @@ def test_without_the_batch_cut_each_image_keeps_what_has_rank():
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def group(poses, score, sigmas, threshold, members):
-    oks = grouping.oks_matrix(poses[..., :2], sigmas)
+    joints = poses[..., :2]
+    oks = grouping.oks_matrix(joints, sigmas, grouping.extent_area(joints))
     groups = grouping.greedy_groups(oks, score, threshold)
     giver, fused = grouping.fuse(groups, poses[..., 2], score, members=members)
     return oks, groups, giver, fused
@@ -151,8 +152,9 @@ def test_a_chain_of_neighbours_is_settled_along_its_whole_length():
 def test_oks_of_the_specification_and_of_degenerate_poses():
     pose = np.stack((np.linspace(0, 160, 17), np.linspace(0, 320, 17)), axis=-1)
     poses = np.stack((pose, pose + (6, -4), pose * 0, pose * 0 + 1e-3))
+    poses = jnp.asarray(poses, jnp.float32)
     oks = jax.jit(grouping.oks_matrix, static_argnums=1)(
-        jnp.asarray(poses, jnp.float32), BY_NAME["coco"].sigmas
+        poses, BY_NAME["coco"].sigmas, grouping.extent_area(poses)
     )
     np.testing.assert_allclose(oks[0, 1], 0.9425583, rtol=1e-6)
     np.testing.assert_allclose(np.diag(oks), 1)

@@ -140,3 +140,18 @@ def test_affine_equals_the_matrix_product():
     wanted += matrix[:, None, None, :, 2]
     got = sampling.affine(jnp.asarray(points), jnp.asarray(matrix))
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-3)
+
+
+def test_inverse_undoes_affine_maps_and_the_determinant_is_their_area():
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(5, 2, 3)).astype(np.float32)
+    matrix[:, :, :2] += 3 * np.eye(2, dtype=np.float32)
+    points = jnp.asarray(rng.normal(size=(5, 7, 2)), jnp.float32)
+    there = sampling.affine(points, jnp.asarray(matrix))
+    back = sampling.affine(there, sampling.inverse(jnp.asarray(matrix)))
+    np.testing.assert_allclose(back, points, atol=1e-5)
+    np.testing.assert_allclose(
+        sampling.determinant(jnp.asarray(matrix)),
+        np.linalg.det(matrix[:, :, :2]),
+        rtol=1e-5,
+    )

@@ -1,0 +1,266 @@
+"""Decoding of heatmaps: published figures, OpenCV and plain loops, mirrored maps."""
+
+import functools
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from occjax.ops import decoding
+from occjax.skeletons import COCO
+
+RULES = {
+    "highest": decoding.highest_pixel,
+    "quarter": decoding.quarter_offset,
+    "quarter-1": functools.partial(decoding.quarter_offset, first=1),
+    "always": decoding.quarter_offset_always,
+    "second": decoding.toward_second,
+    "dark": functools.partial(decoding.dark, kernel=11),
+}
+JITTED = {name: jax.jit(rule) for name, rule in RULES.items()}
+
+
+def nhwc(x):
+    return jnp.asarray(np.moveaxis(x, -3, -1), jnp.float32)
+
+
+def crop_matrix(centre, scale, width):
+    """Crop pixel -> source pixel of HRNet's crops, which go by the width alone."""
+    side = np.asarray(scale)[:, 0] * 200
+    matrix = np.zeros((len(side), 2, 3))
+    matrix[:, 0, 0] = matrix[:, 1, 1] = side / width
+    height = 4 * width / 3
+    half = np.array([width, height]) / 2
+    matrix[:, :, 2] = centre - half * (side / width)[:, None]
+    return jnp.asarray(matrix, jnp.float32)
+
+
+def bells(rng, batch=2, size=(64, 48), joints=17, noise=0.01, sigma=2.0):
+    """Maps of one Gaussian each, off the grid and away from the border, and noise."""
+    height, width = size
+    centre = rng.uniform(5, (width - 6, height - 6), (batch, joints, 2))
+    y, x = np.mgrid[:height, :width]
+    apart = (x[None, None] - centre[..., 0, None, None]) ** 2
+    apart = apart + (y[None, None] - centre[..., 1, None, None]) ** 2
+    maps = np.exp(-apart / (2 * sigma**2)) + noise * rng.uniform(size=apart.shape)
+    return maps.astype(np.float32), centre  # [B, J, H, W], [B, J, 2]
+
+
+@pytest.mark.parametrize("folder", ["pose_hrnet_w32", "simple_baseline"])
+def test_highest_pixels_and_quarter_offsets_equal_the_published_ones(golden, folder):
+    z = np.load(golden / folder / "decode.npz")
+    names = ("argmax_xy", "maxvals", "preds", "preds_no_quarter", "centre")
+    if folder == "simple_baseline":
+        names = ("max_preds", "maxvals", "final_preds", "final_preds_no_postprocess")
+        names = (*names, "center")
+    argmax, score, final, coarse, centre = (z[name] for name in names)
+    maps = nhwc(z["heatmaps"])
+    plain, got_score = JITTED["highest"](maps)
+    np.testing.assert_array_equal(plain, argmax)
+    np.testing.assert_array_equal(got_score, score[..., 0])
+    moved, got_score = JITTED["quarter"](maps)
+    np.testing.assert_array_equal(got_score, score[..., 0])
+    if "quarter_offset_preds" in z:
+        np.testing.assert_array_equal(moved, z["quarter_offset_preds"])
+    matrix = crop_matrix(centre, z["scale"], 192)
+    for joints, wanted in ((moved, final), (plain, coarse)):
+        got = decoding.to_source(joints, matrix, 4)
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-3)
+
+
+def test_joints_of_the_flip_test_equal_the_published_ones(golden):
+    z = np.load(golden / "pose_hrnet_w32" / "eval_heatmaps.npz")
+    joints, score = JITTED["quarter"](nhwc(z["full_flip_shift"]))
+    matrix = crop_matrix(z["centre"], z["scale"], 192)
+    got = decoding.to_source(joints, matrix, 4)
+    np.testing.assert_allclose(got, z["full_preds"], rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(score, z["full_maxvals"][..., 0], rtol=1e-6)
+
+
+def test_offsets_from_column_one_on_equal_those_of_alphapose(golden):
+    z = np.load(golden / "fastpose" / "decode.npz")
+    joints, score = JITTED["quarter-1"](nhwc(z["heatmaps"]))
+    # it then moves every joint right and down
+    np.testing.assert_allclose(joints + 0.2, z["preds_hm"], rtol=1e-6)
+    np.testing.assert_array_equal(score, z["maxval"][..., 0])
+
+
+def test_offsets_of_hourglasses_equal_the_published_ones(golden):
+    z = np.load(golden / "hourglass" / "target_decode.npz")
+    maps = nhwc(z["heatmaps"])
+    joints, score = JITTED["always"](maps)
+    found = np.asarray(score) > 0
+    wanted = z["princeton_parse"]
+    np.testing.assert_allclose(score[found], wanted[found][:, 2], rtol=1e-6)
+    # it counts from the corner of the pixel
+    np.testing.assert_allclose(joints[found] + 0.5, wanted[found][:, :2], rtol=1e-6)
+    np.testing.assert_array_equal(joints[~found], 0)
+
+    plain, _ = JITTED["highest"](maps)
+    one_based = z["bearpaw_get_preds"]
+    np.testing.assert_array_equal(plain[found] + 1, one_based[found])
+    moved = np.asarray(JITTED["quarter-1"](maps)[0], np.float64) + 0.5
+    side = 200 * z["scale"][:, None, None]
+    wanted = np.trunc(z["center"][:, None] + (moved / 64 - 0.5) * side) + 1
+    np.testing.assert_array_equal(wanted[found], z["bearpaw_final_preds"][found])
+
+
+def dark_by_opencv(hm, kernel):
+    """One map [H, W] by the published steps, in double precision."""
+    y, x = np.unravel_index(np.argmax(hm), hm.shape)
+    if hm[y, x] <= 0:
+        return np.zeros(2)
+    border, height, width = kernel // 2, *hm.shape
+    padded = np.pad(hm.astype(np.float64), border)
+    blur = cv2.GaussianBlur(padded, (kernel, kernel), 0)
+    blur = blur[border:-border, border:-border]
+    log = np.log(np.maximum(blur * hm.max() / blur.max(), 1e-10))
+    if not (1 < x < width - 2 and 1 < y < height - 2):
+        return np.array([x, y], float)
+    near = log[y - 2 : y + 3, x - 2 : x + 3]
+    slope = np.array([near[2, 3] - near[2, 1], near[3, 2] - near[1, 2]]) / 2
+    xx = near[2, 4] - 2 * near[2, 2] + near[2, 0]
+    yy = near[4, 2] - 2 * near[2, 2] + near[0, 2]
+    xy = near[3, 3] - near[1, 3] - near[3, 1] + near[1, 1]
+    hessian = np.array([[xx, xy], [xy, yy]]) / 4
+    if np.linalg.det(hessian) == 0:
+        return np.array([x, y], float)
+    return np.array([x, y]) - np.linalg.solve(hessian, slope)
+
+
+@pytest.mark.parametrize("kernel", [11, 17])
+def test_dark_equals_the_published_steps_done_by_opencv(kernel):
+    maps, _ = bells(np.random.default_rng(kernel), noise=0.05)
+    maps[0, 0] = 0
+    maps[0, 1] = -maps[0, 1]
+    for joint, (x, y) in enumerate(((0, 0), (47, 63), (1, 20), (45, 20), (46, 30)), 2):
+        maps[0, joint, y, x] = 2
+    maps[1, 0] -= 0.1
+    got, score = jax.jit(decoding.dark, static_argnums=1)(nhwc(maps), kernel)
+    wanted = [[dark_by_opencv(hm, kernel) for hm in one] for one in maps]
+    np.testing.assert_allclose(got, wanted, atol=2e-4)
+    np.testing.assert_array_equal(score, maps.max(axis=(2, 3)))
+
+
+def test_dark_finds_the_centre_of_a_gaussian_the_others_only_come_near():
+    maps, centre = bells(np.random.default_rng(3), noise=0)
+    error = {
+        name: np.abs(np.asarray(rule(nhwc(maps))[0]) - centre).max()
+        for name, rule in JITTED.items()
+    }
+    assert error["dark"] < 2e-3
+    assert 0.2 < error["quarter"] <= 0.2501
+    assert 0.4 < error["highest"] <= 0.5001
+
+
+def test_dark_by_hand():
+    # log of the map: -(x - 5.3)^2 / 2 sx - (y - 4.6)^2 / 2 sy, so wide that a small
+    # blur changes it little; the derivatives over two pixels are exact for parabolas
+    y, x = np.mgrid[:12, :12].astype(np.float64)
+    hm = np.exp(
+        -((x - 5.3) ** 2) / 18 - (y - 4.6) ** 2 / 32 - (x - 5.3) * (y - 4.6) / 99
+    )
+    step = decoding._newton_step(
+        jnp.log(jnp.asarray(hm[None, :, :, None], jnp.float32)),
+        jnp.asarray([[[5, 5]]], jnp.int32),
+    )
+    np.testing.assert_allclose(step[0, 0], (0.3, -0.4), atol=1e-5)
+
+
+def test_dark_leaves_maps_without_curvature_and_refuses_even_kernels():
+    # so low that the logarithm is the same everywhere
+    faint = jnp.zeros((1, 32, 32, 1)).at[0, 16, 15, 0].set(1e-12)
+    np.testing.assert_array_equal(JITTED["dark"](faint)[0][0, 0], (15, 16))
+    # one positive pixel among negative ones: the blurred map is nowhere positive
+    lone = jnp.full((1, 32, 32, 1), -1.0).at[0, 16, 15, 0].set(0.1)
+    np.testing.assert_array_equal(JITTED["dark"](lone)[0][0, 0], (15, 16))
+    with pytest.raises(ValueError, match="odd side of 3 or more, got 10"):
+        decoding.dark(lone, 10)
+
+
+def second_by_opencv(hm, kernel=21):
+    """One map [H, W] by CPN's steps, in double precision."""
+    border, (height, width) = kernel // 2, hm.shape
+    padded = np.pad(hm.astype(np.float64) / hm.max(), border)
+    blur = cv2.GaussianBlur(padded, (kernel, kernel), 0)
+    first = np.array(np.unravel_index(np.argmax(blur), blur.shape))
+    blur[tuple(first)] = 0
+    way = np.unravel_index(np.argmax(blur), blur.shape) - first
+    place = first - border + 0.25 * way / np.linalg.norm(way)
+    place = np.clip(place, 0, (height - 1, width - 1))
+    at = np.round(place).astype(int)
+    return (*place[::-1], hm[tuple(at)])
+
+
+def test_step_toward_the_second_peak_equals_the_loop_by_opencv():
+    maps, _ = bells(np.random.default_rng(5), noise=0.05)
+    maps[0, 0] *= 0.01
+    maps[0, 0, 3, 0] = 5
+    maps[0, 1, 63, 47] = 9
+    joints, score = JITTED["second"](nhwc(maps))
+    wanted = np.array([[second_by_opencv(hm) for hm in one] for one in maps])
+    np.testing.assert_allclose(joints, wanted[..., :2], atol=1e-5)
+    np.testing.assert_array_equal(score, wanted[..., 2].astype(np.float32))
+    # a single peak: the step is a quarter pixel unless it left the map
+    gap = np.linalg.norm(np.asarray(joints) - np.round(joints), axis=-1)
+    assert np.mean(np.isclose(gap, 0.25, atol=1e-5)) > 0.8
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_joints_without_a_positive_value_stand_at_the_corner(name):
+    maps = -np.random.default_rng(0).uniform(0.1, 1, (1, 12, 10, 2)).astype(np.float32)
+    maps[..., 1] = 0
+    joints, score = JITTED[name](jnp.asarray(maps))
+    np.testing.assert_array_equal(joints, 0)
+    assert np.all(np.asarray(score) <= 0)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_mirrored_maps_give_mirrored_joints(name):
+    maps = nhwc(bells(np.random.default_rng(7), noise=0.02)[0])
+    order = jnp.asarray(COCO.flip)
+    joints, score = JITTED[name](maps)
+    mirrored, mirrored_score = JITTED[name](maps[:, :, ::-1][..., order])
+    back = mirrored[:, order].at[..., 0].set(47 - mirrored[:, order, 0])
+    np.testing.assert_allclose(back, joints, atol=1e-4)
+    np.testing.assert_array_equal(mirrored_score[:, order], score)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_joints_follow_the_channels_and_the_batch(name):
+    maps = nhwc(bells(np.random.default_rng(8), batch=3)[0])
+    joints, score = JITTED[name](maps)
+    order, images = np.random.default_rng(9).permutation(17), np.array([2, 0, 1])
+    moved, moved_score = JITTED[name](maps[images][..., order])
+    np.testing.assert_array_equal(moved, joints[images][:, order])
+    np.testing.assert_array_equal(moved_score, score[images][:, order])
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_narrow_maps_are_decoded_in_single_precision_and_jit_changes_nothing(name):
+    maps = nhwc(bells(np.random.default_rng(10))[0]).astype(jnp.bfloat16)
+    joints, score = JITTED[name](maps)
+    assert joints.dtype == score.dtype == jnp.float32
+    wide, wide_score = JITTED[name](maps.astype(jnp.float32))
+    np.testing.assert_array_equal(joints, wide)
+    np.testing.assert_array_equal(score, wide_score)
+    eager, eager_score = RULES[name](maps)
+    np.testing.assert_allclose(joints, eager, atol=1e-4)
+    np.testing.assert_array_equal(score, eager_score)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0.01, 100))
+def test_a_factor_on_the_maps_is_a_factor_on_the_scores_alone(seed, factor):
+    # powers of two, so that nothing is rounded
+    factor = 2.0 ** round(np.log2(factor))
+    maps = nhwc(bells(np.random.default_rng(seed), batch=1, joints=4)[0])
+    for name in ("highest", "quarter", "always", "second"):
+        joints, score = JITTED[name](maps)
+        scaled, scaled_score = JITTED[name](maps * factor)
+        np.testing.assert_array_equal(scaled, joints)
+        np.testing.assert_array_equal(scaled_score, score * factor)
