@@ -40,6 +40,5 @@ def mean_on_canvas(
         )
         for one, matrix in zip(maps, to_source, strict=True)
     ]
-    return (sum(read[1:], start=read[0]) / len(read)).reshape(
-        -1, *size, read[0].shape[-1]
-    )
+    mean = jnp.mean(jnp.stack(read), axis=0)
+    return mean.reshape(-1, *size, mean.shape[-1])

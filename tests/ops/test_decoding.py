@@ -201,6 +201,9 @@ def test_step_toward_the_second_peak_equals_the_loop_by_opencv():
     maps[0, 0] *= 0.01
     maps[0, 0, 3, 0] = 5
     maps[0, 1, 63, 47] = 9
+    # the map falls below zero inside: the blurred one is higher beyond the border
+    maps[0, 2:4] = -0.2
+    maps[0, 2, 0, 18:23] = maps[0, 3, 30:35, 47] = (1, 2, 3, 2, 1)
     joints, score = JITTED["second"](nhwc(maps))
     wanted = np.array([[second_by_opencv(hm) for hm in one] for one in maps])
     np.testing.assert_allclose(joints, wanted[..., :2], atol=1e-5)
