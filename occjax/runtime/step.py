@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 from flax import struct
+from jax.flatten_util import ravel_pytree
 from ml_collections import ConfigDict
 
 from occjax import methods
@@ -142,7 +143,7 @@ def make_train_step(
         grads = jax.tree.map(
             lambda g, on: g if on else jnp.zeros_like(g), grads, learns
         )
-        metrics["gradient_norm"] = _single(optax.tree.norm(grads))
+        metrics["gradient_norm"] = _single(jnp.linalg.norm(ravel_pytree(grads)[0]))
         metrics["learning_rate"] = _single(rate(state.step))
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -185,12 +186,19 @@ def make_predict_step(
 def compiler_options() -> dict[str, Any] | None:
     """XLA options of all steps: the one place for them; None means XLA's defaults.
 
-    On CPUs the default optimiser takes twice as long over HRNet-W32 and gives steps
-    that are no faster (docs/benchmark.md).
+    On CPUs the default optimiser takes twice as long over HRNet-W32, and handing all
+    sums to YNNPACK as well as convolutions and products doubles the time to load it
+    from the cache; neither makes steps faster (docs/benchmark.md).
     """
     if jax.default_backend() != "cpu":
         return None
-    return {"xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE"}
+    kinds = ("DOT", "INDIVIDUAL_CONVOLUTION")
+    return {
+        "xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE",
+        "xla_cpu_experimental_ynn_fusion_type": ",".join(
+            f"LIBRARY_FUSION_TYPE_{kind}" for kind in kinds
+        ),
+    }
 
 
 def total_loss(
