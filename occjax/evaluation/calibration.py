@@ -99,7 +99,8 @@ def table(result: dict) -> str:
     """The bins for the screen: range, count, mean predicted and mean true."""
     lines = [f"{'bin':>11}{'count':>8}{'predicted':>11}{'true':>8}"]
     for row in result["bins"]:
-        cells = [f"{row[n]:.3f}" if row["count"] else "-" for n in ("predicted", "true")]
+        means = [row["predicted"], row["true"]] if row["count"] else []
+        first, second = [f"{mean:.3f}" for mean in means] or "--"
         span = f"{row['low']:.2f}-{row['high']:.2f}"
-        lines.append(f"{span:>11}{row['count']:>8}{cells[0]:>11}{cells[1]:>8}")
+        lines.append(f"{span:>11}{row['count']:>8}{first:>11}{second:>8}")
     return "\n".join(lines)

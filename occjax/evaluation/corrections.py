@@ -2,10 +2,11 @@
 
 After Ronchi and Perona (ICCV 2017), as `errors`. Correcting a joint never lowers the
 OKS of a detection with the person it found; leaving out false detections, and then
-missed people, never lowers precision. AP as a whole can still fall at the steps between:
-a detection that counts for nothing now (it covers somebody ignored) may become a false
-one, and one that is right for its neighbour may be drawn away. Where no detection is
-near anybody but the one it found, and nobody is found twice, AP never falls.
+missed people, never lowers AP. The steps between can: a detection may be drawn away
+from a neighbour for whom it is right, or from somebody ignored, so that it turns from
+nothing into an error. Where no detection ever has OKS 0.5 with anybody but the person
+it found, and nobody has two such detections, no correction of joints lowers AP; where
+detections are not alike either, nor does that of the score.
 """
 
 import numpy as np
@@ -48,15 +49,15 @@ def progression(
     area = _SMALLEST if coco_analyze_compat else matching.EVERY_AREA
     joints = pairs.found.joints.copy()
     targets = _targets(pairs, diagnosis, 1 if coco_analyze_compat else 2)
-    rows = [_row("none", *_scored(pairs, area))]
+    rows = [_row("none", pairs, matching.match(pairs, area=area))]
     for step in STEPS[1:5]:
         wrong = diagnosis.kind == errors.KINDS.index(step)
         at, joint = np.nonzero(wrong)
         joints[diagnosis.detection[at], joint] = targets[at, joint]
         pairs = pairs.with_joints(joints.copy())
-        rows.append(_row(step, *_scored(pairs, area)))
+        rows.append(_row(step, pairs, matching.match(pairs, area=area)))
     pairs = pairs.with_scores(optimal_score(pairs))
-    pairs, found = _scored(pairs, area)
+    found = matching.match(pairs, area=area)
     rows.append(_row("score", pairs, found))
     found = found._replace(left_out=found.left_out | (found.person < 0))
     rows.append(_row("background", pairs, found))
@@ -66,12 +67,6 @@ def progression(
     found = found._replace(counts=found.counts & held)
     rows.append(_row("missed", pairs, found))
     return rows
-
-
-def _scored(
-    pairs: Pairs, area: tuple[float, float]
-) -> tuple[Pairs, matching.Matching]:
-    return pairs, matching.match(pairs, area=area)
 
 
 def _row(step: str, pairs: Pairs, found: matching.Matching) -> dict:
@@ -122,14 +117,13 @@ def optimal_score(pairs: Pairs) -> np.ndarray:
 
 def _suppress(score: np.ndarray, alike: np.ndarray) -> np.ndarray:
     """Scores [N, K] lowered in turn by likeness [N, K, K] to a better detection."""
-    score, waiting = score.copy(), score >= 0
+    waiting = np.greater_equal(score, 0)
     images = np.arange(len(score))
     for _ in range(score.shape[1]):
         top = np.argmax(np.where(waiting, score, -1), axis=1)
-        busy = waiting.any(axis=1)
         waiting[images, top] = False
         factor = np.exp(-np.square(alike[images, top]) / _SPREAD)
-        score = np.where(waiting & busy[:, None], score * factor, score)
+        score = np.where(waiting, score * factor, score)
     return score
 
 

@@ -6,7 +6,7 @@ people are ignored: who finds them is neither rewarded nor punished.
 """
 
 import collections
-from collections.abc import Callable, Container
+from collections.abc import Callable
 
 import numpy as np
 
@@ -198,7 +198,7 @@ def _of_people(pairs: Pairs, only: np.ndarray) -> dict:
     return counts | matching.score(pairs, only)
 
 
-def _of_images(truth: dict, matches: coco.Matches) -> Callable[[Container], dict]:
+def _of_images(truth: dict, matches: coco.Matches) -> Callable[[set], dict]:
     """What gives the counts and metrics of a set of image ids."""
     persons = collections.Counter(
         item["image_id"] for item in truth["annotations"] if _counts(item)

@@ -52,7 +52,7 @@ def oks(
     """
     similarity = joint_similarity(found, joints[..., :2], area, sigmas)
     labelled = joints[..., 2] > UNLABELLED
-    bare = ~labelled.any(axis=-1)
+    bare = np.logical_not(np.any(labelled, axis=-1))
     similarity[bare] = _box_similarity(found[bare], area[bare], boxes[bare], sigmas)
     counted = labelled | bare[:, None]
     total = np.sum(similarity, axis=-1, where=counted)

@@ -1,12 +1,12 @@
-"""How much better ranking alone could make AP: a score that knows the truth.
+"""How much better ranking alone could make AP: scores that know the truth.
 
-The oracle of OAKS (Zhao et al. 2020): the score of a detection is its best OKS with a
-person that counts. No other score of the same detections gives more AP if each lies
-near one person only and each person was found once (OKS 0.5 or more). Else it can: a
-second detection of somebody well found outranks first ones of others, and the greedy
-matching may give a detection somebody whom another one needed. The `ceiling` holds
-always: at each OKS threshold, precision 1 up to the recall of the largest one-to-one
-assignment of detections to people.
+The oracle of OAKS (Zhao et al. 2020) scores a detection by its best OKS with a person
+that counts. It is no upper bound: a second detection of somebody well found outranks
+the first of others, and greedy matching may give a detection somebody whom another one
+needed. It is one if no detection has OKS 0.5 with two people and nobody has it with two
+detections. Without duplicates in the way (`unique`) the second condition goes. What no
+score can surpass, ever, is the `ceiling`: at each threshold, precision 1 up to the
+recall of the largest one-to-one assignment of detections to people.
 """
 
 import numpy as np
@@ -18,16 +18,35 @@ from occjax.evaluation.pairs import Pairs
 
 
 def scores(pairs: Pairs) -> dict[str, dict[str, float]]:
-    """AP, AP50, AP75 and AR with the given scores, the oracle's, and their ceiling.
+    """AP, AP50, AP75 and AR with the given scores, ideal ones, and their ceiling.
 
     Returns:
-        `given`, `oracle` and `ceiling`, each the metrics of `matching.score`.
+        `given`; `oracle`: the best OKS with a person that counts; `unique`: that of
+        `unique_scores`; `ceiling`. Each holds the metrics of `matching.score`.
     """
     return {
         "given": matching.score(pairs),
         "oracle": matching.score(pairs.with_scores(pairs.best())),
+        "unique": matching.score(pairs.with_scores(unique_scores(pairs))),
         "ceiling": _ceiling(pairs).summary(),
     }
+
+
+def unique_scores(pairs: Pairs) -> np.ndarray:
+    """OKS [D] of each detection with its own person, 0 for the duplicates.
+
+    Best pairs first, each detection and each person that counts are paired off once.
+    Then every detection that finds somebody outranks all that do not.
+    """
+    near = (pairs.oks >= matching.THRESHOLDS[0]) & pairs.people.counts[pairs.person]
+    rows = np.flatnonzero(near)
+    score, taken = np.zeros(len(pairs.found.score)), set()
+    for row in rows[np.argsort(-pairs.oks[rows], kind="stable")]:
+        detection, person = pairs.detection[row], pairs.person[row]
+        if not score[detection] and person not in taken:
+            score[detection] = pairs.oks[row]
+            taken.add(person)
+    return score
 
 
 def _ceiling(pairs: Pairs) -> matching.Curve:

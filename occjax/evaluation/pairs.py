@@ -141,9 +141,7 @@ def gather(truth: dict, found: list[dict], skeleton: Skeleton) -> Pairs:
     )
 
 
-def join(
-    skeleton: Skeleton, images: np.ndarray, people: People, found: Found
-) -> Pairs:
+def join(skeleton: Skeleton, images: np.ndarray, people: People, found: Found) -> Pairs:
     """Pairs of all detections and people who share an image."""
     held = np.bincount(people.image, minlength=len(images))  # people of an image
     first = np.cumsum(held) - held
