@@ -64,7 +64,7 @@ def _ceiling(pairs: Pairs) -> matching.Curve:
         edges = sparse.csr_matrix((np.ones(len(cells[0])), cells), shape=size)
         partner = csgraph.maximum_bipartite_matching(edges, perm_type="column")
         recall[at] = np.sum(partner >= 0) / wanted
-        precision[at] = matching.RECALLS <= recall[at]
+        precision[at] = (recall[at] > 0) & (matching.RECALLS <= recall[at])
     return matching.Curve(precision, recall)
 
 
