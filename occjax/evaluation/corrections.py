@@ -11,9 +11,10 @@ detections are not alike either, nor does that of the score.
 
 import numpy as np
 
-from occjax.evaluation import errors, matching, oks
+from occjax.evaluation import coco, errors, matching, oks
 from occjax.evaluation.errors import GOOD, NEAR, Diagnosis
 from occjax.evaluation.pairs import MOST, Pairs
+from occjax.evaluation.screen import percent
 
 STEPS = (
     *("none", "miss", "swap", "inversion", "jitter"),
@@ -130,10 +131,10 @@ def _suppress(score: np.ndarray, alike: np.ndarray) -> np.ndarray:
 def table(steps: list[dict]) -> str:
     """AP and AP75 after each step in per cent, and what the step added to AP75."""
     lines = [f"{'corrected':>12}{'AP':>8}{'AP75':>8}{'gain':>8}"]
-    before = steps[0]["AP75"]
-    for row in steps:
-        gain = row["AP75"] - before
-        before = row["AP75"]
-        cells = [f"{100 * value:8.1f}" for value in (row["AP"], row["AP75"], gain)]
-        lines.append(f"{row['step']:>12}{''.join(cells)}")
+    for before, row in zip([steps[0], *steps], steps, strict=False):
+        defined = row["AP75"] != coco.UNDEFINED
+        gain = row["AP75"] - before["AP75"] if defined else coco.UNDEFINED
+        values = (row["AP"], row["AP75"], gain)
+        cells = "".join(f"{percent(value):>8}" for value in values)
+        lines.append(f"{row['step']:>12}{cells}")
     return "\n".join(lines)

@@ -11,6 +11,7 @@ import numpy as np
 
 from occjax.evaluation import coco
 from occjax.evaluation.pairs import Pairs
+from occjax.evaluation.screen import percent
 from occjax.skeletons import OCPOSE
 from occjax.types import OCCLUDED, VISIBLE
 
@@ -120,7 +121,7 @@ def table(accuracy: dict) -> str:
     lines = [f"{'joints of':>12}{'people':>8}" + "".join(f"{n:>9}" for n in names)]
     for kind in ("matched", "all", "usable"):
         row = accuracy[kind]
-        cells = ["-" if row[n] < 0 else f"{100 * row[n]:.1f}" for n in names]
+        cells = [percent(row[name]) for name in names]
         if kind not in accuracy["flags"]["supports"]:
             cells = [f"({cell})" for cell in cells]
         cells = "".join(f"{cell:>9}" for cell in cells)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from occjax.evaluation import coco
-from occjax.evaluation.pairs import Pairs
+from occjax.evaluation.pairs import MOST, Pairs
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 AT_75 = 5  # place of OKS .75 among them
@@ -68,24 +68,20 @@ def match(
     counts = people.counts if only is None else people.counts & only
     counts = counts & (people.area >= area[0]) & (people.area <= area[1])
     rank = found.rank
-    scored, row = np.unique(found.image[pairs.detection], return_inverse=True)
-    place = (row, rank[pairs.detection], people.slot[pairs.person])
-    shape = tuple(int(np.max(axis, initial=-1)) + 1 for axis in place)
-    table = np.full(shape, -1.0)  # OKS [N, K, G of an image]
-    table[place] = pairs.oks
-    who = np.full(shape, -1)
-    who[place] = pairs.person
-    member = np.max(who, axis=1, initial=-1)  # [N, G of an image]
+    most = int(np.max(people.slot, initial=0)) + 1  # people in one image
+    table = np.full((len(pairs.images), MOST, most), -1.0)  # OKS
+    place = (found.image[pairs.detection], rank[pairs.detection])
+    table[*place, people.slot[pairs.person]] = pairs.oks
+    member = np.full((len(pairs.images), most), -1)
+    member[people.image, people.slot] = np.arange(len(people.area))
 
-    inside = (found.area >= area[0]) & (found.area <= area[1])
-    inside_rows = np.isin(found.image, scored)
-    cell = (np.searchsorted(scored, found.image[inside_rows]), rank[inside_rows])
     person = np.full((len(thresholds), len(rank)), -1)
     for at, threshold in enumerate(thresholds):
-        chosen = _greedy(table, member, counts, people.crowd, min(threshold, 1 - 1e-10))
-        person[at, inside_rows] = chosen[cell]
-    nobody = person < 0
-    left_out = np.where(nobody, ~inside, ~_at(counts, person))
+        least = min(threshold, 1 - 1e-10)  # as pycocotools
+        chosen = _greedy(table, member, counts, people.crowd, least)
+        person[at] = chosen[found.image, rank]
+    inside = (found.area >= area[0]) & (found.area <= area[1])
+    left_out = np.where(person < 0, ~inside, ~_at(counts, person))
     return Matching(person, left_out, np.tile(counts, (len(thresholds), 1)))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from occjax.evaluation import coco, matching
 from occjax.evaluation.pairs import Pairs
+from occjax.evaluation.screen import percent
 
 EDGES = (0.0, 0.3, 0.5, 0.7, 1.0)
 LEVELS = {"easy": (0.0, 0.2), "medium": (0.2, 0.8), "hard": (0.8, np.inf)}
@@ -220,12 +221,9 @@ def table(bins: list[dict], title: str = "box IoU") -> str:
     """Bins for the screen: range, images, persons, AP and AP50 in per cent."""
     lines = [f"{title:>9}{'images':>8}{'persons':>9}{'AP':>8}{'AP50':>8}"]
     for row in bins:
-        values = [
-            "-" if row[name] == coco.UNDEFINED else f"{100 * row[name]:.1f}"
-            for name in ("AP", "AP50")
-        ]
         counts = f"{row['images']:>8}{row['persons']:>9}"
-        lines.append(f"{_span(row):>9}{counts}{values[0]:>8}{values[1]:>8}")
+        values = "".join(f"{percent(row[name]):>8}" for name in ("AP", "AP50"))
+        lines.append(f"{_span(row):>9}{counts}{values}")
     return "\n".join(lines)
 
 

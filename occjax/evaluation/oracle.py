@@ -15,6 +15,7 @@ from scipy.sparse import csgraph
 
 from occjax.evaluation import coco, matching
 from occjax.evaluation.pairs import Pairs
+from occjax.evaluation.screen import percent
 
 
 def scores(pairs: Pairs) -> dict[str, dict[str, float]]:
@@ -73,6 +74,6 @@ def table(scores: dict) -> str:
     names = ("AP", "AP50", "AP75", "AR")
     lines = [f"{'score':>9}" + "".join(f"{name:>8}" for name in names)]
     for kind, row in scores.items():
-        cells = ["-" if row[n] < 0 else f"{100 * row[n]:.1f}" for n in names]
-        lines.append(f"{kind:>9}" + "".join(f"{cell:>8}" for cell in cells))
+        cells = "".join(f"{percent(row[name]):>8}" for name in names)
+        lines.append(f"{kind:>9}{cells}")
     return "\n".join(lines)

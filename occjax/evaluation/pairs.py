@@ -104,7 +104,7 @@ class Pairs:
         )
 
     def with_joints(self, joints: np.ndarray) -> "Pairs":
-        """The same detections with other joints [D, J, 2], and so another OKS."""
+        """The same with other joints [D, J, 2] and so another OKS; areas stay."""
         found = dataclasses.replace(self.found, joints=joints)
         return join(self.skeleton, self.images, self.people, found)
 
@@ -116,7 +116,12 @@ class Pairs:
         return best
 
 
-def gather(truth: dict, found: list[dict], skeleton: Skeleton) -> Pairs:
+def gather(
+    truth: dict,
+    found: list[dict],
+    skeleton: Skeleton,
+    names: tuple[str, str] = ("ground truth", "detections"),
+) -> Pairs:
     """All pairs of ground truth and detections that `coco.Matches` has accepted.
 
     Args:
@@ -124,6 +129,7 @@ def gather(truth: dict, found: list[dict], skeleton: Skeleton) -> Pairs:
             protocol wants.
         found: COCO result list; `visible` [J] of an item is read if it is there.
         skeleton: the joints of both.
+        names: what error messages call the two, such as their paths.
 
     Raises:
         UserError: there is more than one category, or a `visible` is no list of J
@@ -131,13 +137,13 @@ def gather(truth: dict, found: list[dict], skeleton: Skeleton) -> Pairs:
     """
     if len(truth["categories"]) != 1:
         kinds = sorted(item["id"] for item in truth["categories"])
-        raise UserError(f"ground truth: expected one category, got {kinds}.")
+        raise UserError(f"{names[0]}: expected one category, got {kinds}.")
     images = np.unique([item["id"] for item in truth["images"]])
     return join(
         skeleton,
         images,
         _people(truth["annotations"], images, skeleton.num_joints),
-        _found(found, images, skeleton.num_joints),
+        _found(found, images, skeleton.num_joints, names[1]),
     )
 
 
@@ -177,7 +183,7 @@ def _people(annotations: list[dict], images: np.ndarray, count: int) -> People:
     )
 
 
-def _found(items: list[dict], images: np.ndarray, count: int) -> Found:
+def _found(items: list[dict], images: np.ndarray, count: int, name: str) -> Found:
     joints = _array([item["keypoints"] for item in items], count, 3)[..., :2]
     area = np.prod(np.ptp(joints, axis=1), axis=-1)
     if items and items[0].get("bbox"):  # pycocotools then takes everybody's box
@@ -188,7 +194,7 @@ def _found(items: list[dict], images: np.ndarray, count: int) -> Found:
         joints=joints,
         score=np.array([item["score"] for item in items], float),
         area=area,
-        visible=_visible(items, count),
+        visible=_visible(items, count, name),
     )
     order = np.argsort(found.image, kind="stable")
     order = order[_take(found, order).rank < MOST]
@@ -199,23 +205,22 @@ def _take(found: Found, rows: np.ndarray) -> Found:
     return Found(**{key: value[rows] for key, value in vars(found).items()})
 
 
-def _visible(items: list[dict], count: int) -> np.ndarray:
+def _visible(items: list[dict], count: int, name: str) -> np.ndarray:
     """Predicted visibility [D, J], NaN where an item brings none."""
     visible = np.full((len(items), count), np.nan)
     for index, item in enumerate(items):
         if "visible" not in item:
             continue
-        values = item["visible"]
-        whole = isinstance(values, list) and len(values) == count
         try:
-            visible[index] = np.asarray(values, float) if whole else np.nan
+            values = np.array(item["visible"], float)
         except (TypeError, ValueError):
-            whole = False
-        if not (whole and np.all((visible[index] >= 0) & (visible[index] <= 1))):
+            values = np.empty(0)
+        if values.shape != (count,) or not np.all((values >= 0) & (values <= 1)):
             raise UserError(
-                f"detections: item {index}: expected visible to be {count} "
-                f"numbers from 0 to 1, got {str(values)[:60]}."
+                f"{name}: item {index}: expected visible to be {count} numbers "
+                f"from 0 to 1, got {str(item['visible'])[:60]}."
             )
+        visible[index] = values
     return visible
 
 

@@ -19,6 +19,7 @@ def occlusion_view(
     found: list[dict],
     skeleton: Skeleton,
     matches: coco.Matches,
+    names: tuple[str, str] = ("ground truth", "detections"),
     coco_analyze_compat: bool = False,
 ) -> dict:
     """All that is asked beside AP, as a plain dictionary.
@@ -28,6 +29,7 @@ def occlusion_view(
         found: COCO result list.
         skeleton: the joints of both.
         matches: of the two.
+        names: what error messages call the two, such as their paths.
         coco_analyze_compat: see `corrections.progression`.
 
     Returns:
@@ -40,7 +42,7 @@ def occlusion_view(
     Raises:
         UserError: as `pairs.gather`.
     """
-    pairs = pairing.gather(truth, found, skeleton)
+    pairs = pairing.gather(truth, found, skeleton, names)
     diagnosis = errors.diagnose(pairs)
     return {
         "bins": {
