@@ -76,16 +76,24 @@ def test_people_left_out_are_those_marked_without_joints(seed):
     assert matching.score(gathered) != matching.score(gathered, only)
 
 
+@pytest.mark.parametrize("boxed", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_range_of_areas_is_that_of_pycocotools(seed):
+def test_range_of_areas_is_that_of_pycocotools(seed, boxed):
     from pycocotools.coco import COCO as Annotated
     from pycocotools.cocoeval import COCOeval
 
-    truth, found = figures.crowded(np.random.default_rng(seed), detections=10)
+    rng = np.random.default_rng(seed)
+    truth, found = figures.crowded(rng, detections=10)
+    for item in found[::3]:  # small ones, which are wrong and out of range
+        points = np.reshape(item["keypoints"], (-1, 3)) * [0.1, 0.1, 1]
+        item["keypoints"] = points.reshape(-1).tolist()
+    for item in found if boxed else ():  # then the box alone says how large it is
+        item["bbox"] = [0, 0, *rng.choice([5, 50], 2).tolist()]
     annotated = Annotated()
     annotated.dataset = json.loads(json.dumps(truth))
     annotated.createIndex()
-    scorer = COCOeval(annotated, annotated.loadRes(found), "keypoints")
+    results = [dict(item) for item in found]
+    scorer = COCOeval(annotated, annotated.loadRes(results), "keypoints")
     scorer.params.areaRng, scorer.params.areaRngLbl = [[32**2, 1e10]], ["all"]
     scorer.evaluate()
     scorer.accumulate()
@@ -93,8 +101,8 @@ def test_range_of_areas_is_that_of_pycocotools(seed):
 
     gathered = pairs.gather(truth, found, COCO)
     for area in ((32.0**2, 1e10), matching.EVERY_AREA):
-        found = matching.match(gathered, area=area)
-        precision = matching.curve(gathered, found).precision
+        matched = matching.match(gathered, area=area)
+        precision = matching.curve(gathered, matched).precision
         equal = np.allclose(precision, expected, atol=1e-12)
         assert equal == (area != matching.EVERY_AREA)
 
