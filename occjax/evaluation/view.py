@@ -1,0 +1,86 @@
+"""The occlusion view: the same figures for every method and every dataset."""
+
+from occjax.evaluation import (
+    calibration,
+    coco,
+    corrections,
+    curves,
+    errors,
+    joints,
+    occlusion,
+    oracle,
+)
+from occjax.evaluation import pairs as pairing
+from occjax.skeletons import Skeleton
+
+
+def occlusion_view(
+    truth: dict,
+    found: list[dict],
+    skeleton: Skeleton,
+    matches: coco.Matches,
+    names: tuple[str, str] = ("ground truth", "detections"),
+    coco_analyze_compat: bool = False,
+) -> dict:
+    """All that is asked beside AP, as a plain dictionary.
+
+    Args:
+        truth: COCO ground truth; `area` and `num_keypoints` follow the protocol.
+        found: COCO result list.
+        skeleton: the joints of both.
+        matches: of the two.
+        names: what error messages call the two, such as their paths.
+        coco_analyze_compat: see `corrections.progression`.
+
+    Returns:
+        `bins`: `box_iou` and `crowd_index` of images, `joint_count` and `crowding` of
+        people (see `occlusion`); `joints` (`joints.accuracy`); `curves`
+        (`curves.precision_recall`); `errors`: `types` (`errors.types`) and `steps`
+        (`corrections.progression`); `calibration`: `score` and `visibility` (see
+        `calibration`); `oracle` (`oracle.scores`).
+
+    Raises:
+        UserError: as `pairs.gather`.
+    """
+    pairs = pairing.gather(truth, found, skeleton, names)
+    diagnosis = errors.diagnose(pairs)
+    return {
+        "bins": {
+            "box_iou": occlusion.by_overlap(truth, matches),
+            "crowd_index": occlusion.by_crowd_index(truth, matches),
+            "joint_count": occlusion.by_joint_count(pairs),
+            "crowding": occlusion.by_crowding(pairs),
+        },
+        "joints": joints.accuracy(pairs),
+        "curves": curves.precision_recall(pairs),
+        "errors": {
+            "types": errors.types(pairs, diagnosis),
+            "steps": corrections.progression(pairs, diagnosis, coco_analyze_compat),
+        },
+        "calibration": {
+            "score": calibration.of_scores(pairs),
+            "visibility": calibration.of_visibility(pairs),
+        },
+        "oracle": oracle.scores(pairs),
+    }
+
+
+def text(view: dict) -> str:
+    """The view for the screen: one small table for each question, in per cent."""
+    titles = {
+        "box_iou": "box IoU",
+        "crowd_index": "crowded",
+        "joint_count": "joints",
+        "crowding": "others",
+    }
+    tables = [occlusion.table(view["bins"][n], title) for n, title in titles.items()]
+    tables += [
+        joints.table(view["joints"]),
+        errors.table(view["errors"]["types"]),
+        corrections.table(view["errors"]["steps"]),
+        calibration.table(view["calibration"]["score"]),
+    ]
+    if view["calibration"]["visibility"]:
+        tables.append(calibration.table(view["calibration"]["visibility"]))
+    tables.append(oracle.table(view["oracle"]))
+    return "\n\n".join(tables)
