@@ -240,7 +240,7 @@ def refused(truth, found, message):
         ({"keypoints": [0.0] * 42}, "D.json: item 3: expected 51 numbers, got 42"),
         ({"keypoints": [math.inf] * 51}, "D.json: item 3: .*inf"),
         ({"keypoints": "none"}, "D.json: item 3: expected 51 numbers, got str"),
-        ({"image_id": 999}, "D.json: item 3 is of image 999.*5 images"),
+        ({"image_id": 999}, "D.json: item 3 has image_id 999; expected one of the 5 "),
         (
             {"category_id": 2},
             r"D.json: item 3 has category_id 2; expected one of \[1\]",
@@ -267,7 +267,7 @@ def test_detection_without_score_is_named(source, rng):
         ({"area": float("nan")}, "A.json: annotation 2: .*nan"),
         ({"bbox": [1, 2, 3]}, "A.json: annotation 2: expected 4 numbers, got 3"),
         ({"keypoints": [1] * 42}, "A.json: annotation 2: expected 51 numbers, got 42"),
-        ({"image_id": 999}, "A.json: annotation 2 is of image 999"),
+        ({"image_id": 999}, "A.json: annotation 2 has image_id 999"),
         ({"id": 1}, "A.json: annotations: id 1 occurs more than once"),
         ({"id": 0}, "A.json: annotations: id 0"),
     ],
@@ -281,7 +281,7 @@ def test_bad_annotation_is_named(source, change, message):
 def test_missing_key_of_the_ground_truth_is_named(source):
     truth = coco.ground_truth(source)
     del truth["annotations"][4]["area"]
-    refused(truth, [], "A.json: annotation 5 lacks area")
+    refused(truth, [], "A.json: annotation 5 lacks 'area'")
     del truth["annotations"]
     refused(truth, [], "A.json: .*'annotations'")
     refused([], [], "A.json: expected a COCO json object")
