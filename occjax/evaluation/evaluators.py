@@ -155,11 +155,31 @@ def _indexed(coco: Any, dataset: dict) -> Any:
 
 
 def _load_results(coco: Any, annotated: Any, found: list[dict]) -> Any:
-    if not found:  # loadRes fails on an empty list
-        return _indexed(coco, annotated.dataset | {"annotations": []})
-    # Without a mask or caption, from which another task would be guessed. A box stays:
-    # its area then decides the size class, as in pycocotools.
-    keys = ("image_id", "category_id", "keypoints", "score", "bbox")
-    return annotated.loadRes(
-        [{k: item[k] for k in keys if k in item} for item in found]
-    )
+    """What the packages' own loadRes makes of a result list, without its cost.
+
+    A detection's area decides its size class: that of the box if the first detection
+    has one, as loadRes has it, else of the box around all joints.
+    """
+    if found and found[0].get("bbox"):
+        areas = [item["bbox"][2] * item["bbox"][3] for item in found]
+    else:
+        areas = _extents([item["keypoints"] for item in found])
+    results = [
+        {
+            **{"id": index, "image_id": item["image_id"], "area": area},
+            **{"category_id": item["category_id"], "score": item["score"]},
+            "keypoints": item["keypoints"],
+        }
+        for index, (item, area) in enumerate(zip(found, areas, strict=True), 1)
+    ]
+    return _indexed(coco, annotated.dataset | {"annotations": results})
+
+
+def _extents(poses: list[list[float]]) -> list[float]:
+    """Area of the box around the joints of each pose, some at a time to save memory."""
+    areas = []
+    for start in range(0, len(poses), 10_000):
+        part = np.asarray(poses[start : start + 10_000], float)
+        joints = part.reshape(len(part), -1, 3)[..., :2]
+        areas += np.prod(np.ptp(joints, axis=1), axis=-1).tolist()
+    return areas
