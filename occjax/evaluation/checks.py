@@ -187,13 +187,13 @@ def _check_row(row: Any, key: str, width: int | None, label: str) -> None:
     for value in values:
         if type(value) not in (int, float):
             shown = repr(value)[:40]
-            raise UserError(f"{label}: expected finite numbers as {key}, got {shown}.")
+            raise UserError(f"{label}: expected finite numbers, got {shown} as {key}.")
         try:
             finite = math.isfinite(value)
         except OverflowError:
             raise UserError(f"{label}: a number of {key} is too large.") from None
         if not finite:
-            raise UserError(f"{label}: expected finite numbers as {key}, got {value}.")
+            raise UserError(f"{label}: expected finite numbers, got {value} as {key}.")
 
 
 def _kind(value: Any) -> str:

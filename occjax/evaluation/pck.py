@@ -2,7 +2,7 @@
 
 MPII: error / (0.6 x head box diagonal) <= 0.5 (Andriluka et al., CVPR 2014, as HRNet's
 and the dataset's own code have it). LSP: error / torso <= 0.2 with the torso from left
-shoulder to right hip. A joint on the threshold is found. All shares are fractions, NaN
+shoulder to right hip. A joint on the threshold is found. All shares are fractions, -1
 where nobody has the joint. Letters: N people, J joints, T thresholds.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from occjax import skeletons
+from occjax.evaluation.coco import UNDEFINED
 from occjax.skeletons import Skeleton
 from occjax.types import OCCLUDED, UNLABELLED, VISIBLE
 
@@ -148,27 +149,27 @@ def shares(
 
     Returns:
         `mean`: of all counted joints of all people, so that joints weigh by how often
-        they are there; `mean_of_joints`: plain mean of the counted joints' shares;
+        they are there; `mean_of_joints`: plain mean of the shares of those joints;
         `head`, `shoulder`, ..., `ankle`: of `Protocol.limbs`; `joints`: each joint's
         share by name; `count`: how many joints `mean` is of.
 
     Raises:
         ValueError: error and used are not [N, J].
     """
-    right, there = _counts(protocol, error, used, np.asarray([threshold]))
+    *each, mean = curve(protocol, error, used, [threshold])[0].tolist()
     names, counted = protocol.skeleton.joints, protocol.counted
-    each = dict(zip(names, _divided(right[0], there), strict=True))
+    joints = dict(zip(names, each, strict=True))
     limbs = {
-        limb: float(np.mean([each[name] for name in members]))
+        limb: _plain_mean([joints[name] for name in members])
         for limb, members in protocol.limbs.items()
     }
-    kept = [each[name] for name in np.asarray(names)[counted]]
+    there = np.asarray(used, bool) & ~np.isnan(error)
     return {
-        "mean": float(_divided(right[0, counted].sum(), there[counted].sum())),
-        "mean_of_joints": float(np.mean(kept)),
+        "mean": mean,
+        "mean_of_joints": _plain_mean(np.asarray(each)[counted]),
         **limbs,
-        "joints": {name: float(value) for name, value in each.items()},
-        "count": int(there[counted].sum()),
+        "joints": joints,
+        "count": int(there[:, counted].sum()),
     }
 
 
@@ -188,11 +189,22 @@ def curve(
 
     Returns:
         [T, J + 1]; the last column is `mean`.
+
+    Raises:
+        ValueError: error and used are not [N, J].
     """
-    right, there = _counts(protocol, error, used, np.asarray(thresholds))
-    counted = protocol.counted
+    expected = (len(error), protocol.skeleton.num_joints)
+    if np.shape(error) != expected or np.shape(used) != expected:
+        raise ValueError(
+            f"error {np.shape(error)} and used {np.shape(used)}; expected {expected}."
+        )
+    used, counted = np.asarray(used, bool) & ~np.isnan(error), protocol.counted
+    there = used.sum(axis=0)  # [J]
+    right = np.stack([(used & (error <= t)).sum(axis=0) for t in thresholds])
     right = np.concatenate([right, right[:, counted].sum(1, keepdims=True)], axis=1)
-    return _divided(right, np.append(there, there[counted].sum()))
+    there = np.append(there, there[counted].sum())
+    undefined = np.full(right.shape, UNDEFINED)
+    return np.divide(right, there, out=undefined, where=there > 0)
 
 
 def evaluate(
@@ -230,25 +242,12 @@ def evaluate(
         "curve": {
             "thresholds": thresholds.tolist(),
             "mean": mean.tolist(),
-            "auc": float(mean.mean()),
+            "auc": float(mean.mean()),  # -1 if nobody is there
         },
     }
 
 
-def _counts(
-    protocol: Protocol, error: np.ndarray, used: np.ndarray, thresholds: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """How many joints are found [T, J], and how many there are [J]."""
-    expected = (len(error), protocol.skeleton.num_joints)
-    if np.shape(error) != expected or np.shape(used) != expected:
-        raise ValueError(
-            f"error {np.shape(error)} and used {np.shape(used)}; expected {expected}."
-        )
-    used = np.asarray(used, bool) & ~np.isnan(error)
-    right = np.stack([(used & (error <= t)).sum(axis=0) for t in thresholds])
-    return right, used.sum(axis=0)
-
-
-def _divided(part: Any, whole: Any) -> np.ndarray:
-    part, whole = np.broadcast_arrays(np.asarray(part, float), whole)
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+def _plain_mean(values: Sequence[float] | np.ndarray) -> float:
+    """Mean of the shares that are defined."""
+    defined = np.asarray(values)[np.asarray(values) > UNDEFINED]
+    return float(np.mean(defined)) if defined.size else UNDEFINED
