@@ -230,8 +230,8 @@ def fingerprint(truth: dict) -> str:
 
 def table(metrics: dict[str, float]) -> str:
     """The metrics in per cent, AP above AR, for the screen; - where undefined."""
-    names = [name for name in _METRICS if name in metrics]
-    heads = [name.removeprefix("AP").lstrip("_") or "all" for name in names]
+    names = [name for name in metrics if name.startswith("AP")]
+    heads = [name.split("_")[-1].removeprefix("AP") or "all" for name in names]
     lines = ["".join(["   ", *(f"{head:>8}" for head in heads)])]
     for kind in ("AP", "AR"):
         values = [metrics[name.replace("AP", kind)] for name in names]

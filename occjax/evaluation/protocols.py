@@ -112,16 +112,17 @@ class Protocol:
     def metrics(self, truth: dict, matches: coco.Matches) -> dict[str, float]:
         """AP and AR as fractions, -1 where undefined: what the protocol reports.
 
-        Those of `coco.Matches`, without sizes where the protocol has none, and
-        `AP_easy`, `AP_medium`, `AP_hard` where it has levels of crowding.
+        Those of `coco.Matches`, without sizes where the protocol has none, and AP and
+        AR of its levels of crowding: `AP_crowd_easy`, ..., `AR_crowd_hard`.
         """
         metrics = matches.metrics()
         if not self.sizes:
             metrics = {n: v for n, v in metrics.items() if not n.endswith(_SIZES)}
+        index = {image["id"]: image.get("crowdIndex") for image in truth["images"]}
         for level, low, high in self.levels:
-            index = {image["id"]: image["crowdIndex"] for image in truth["images"]}
             images = {i for i, value in index.items() if low <= value < high}
-            metrics[f"AP_{level}"] = matches.metrics(images)["AP"]
+            part = matches.metrics(images)
+            metrics |= {f"{kind}_crowd_{level}": part[kind] for kind in ("AP", "AR")}
         return metrics
 
     def stamp(self, backend: str = evaluators.DEFAULT) -> dict[str, Any]:
