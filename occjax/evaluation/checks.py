@@ -22,6 +22,7 @@ _PERSON = (
     *("area", "bbox", "iscrowd"),
 )
 _RESULT = ("image_id", "category_id", "keypoints", "score")
+_MOST = 2**53  # the largest id: faster-coco-eval holds ids as doubles
 _AT_ONCE = 10_000  # rows turned into an array; bounds what a check adds to memory
 
 Label = Callable[[int], str]  # index in a list -> how a message names the item
@@ -63,9 +64,7 @@ def check_ground_truth(
         if not isinstance(truth, dict) or not isinstance(truth.get(key), list):
             raise UserError(f"{name}: expected a COCO json object with a list {key!r}.")
     images, categories = (_ids(truth, key, name) for key in ("images", "categories"))
-    if 0 in _ids(truth, "annotations", name):
-        # pycocotools reads a match with annotation 0 as no match.
-        raise UserError(f"{name}: annotations: id 0 is taken; ids start at 1.")
+    _ids(truth, "annotations", name, 1)  # 0 and below mean no match to evaluators
     people = truth["annotations"]
 
     def label(index: int) -> str:
@@ -111,15 +110,20 @@ def check_detections(
         _check_numbers(found, "bbox", 4, label)
 
 
-def _ids(truth: dict, key: str, name: str) -> set[int]:
+def _ids(truth: dict, key: str, name: str, least: int = -_MOST) -> set[int]:
     """Ids of a list of the ground truth."""
     items, label = truth[key], f"{name}: {key}"
     ids: list[Any]
     ids = [item.get("id") if isinstance(item, dict) else None for item in items]
-    if set(map(type, ids)) - {int}:
-        index = next(index for index, i in enumerate(ids) if type(i) is not int)
-        kind = "no id" if ids[index] is None else f"id {ids[index]!r}; expected integer"
-        raise UserError(f"{label}: item {index} has {kind}.")
+    plain = not set(map(type, ids)) - {int}
+    if not plain or ids and not least <= min(ids) <= max(ids) <= _MOST:
+        for index, i in enumerate(ids):
+            if type(i) is not int or not least <= i <= _MOST:
+                found = "no id" if i is None else f"id {i!r:.40}"
+                wanted = f"an integer of {least} to {_MOST}"
+                raise UserError(
+                    f"{label}: item {index} has {found}; expected {wanted}."
+                )
     known = set(ids)
     if len(known) < len(ids):
         seen: set[int] = set()
@@ -166,7 +170,7 @@ def _check_numbers(
         rows = [item[key] for item in items[start : start + _AT_ONCE]]
         try:
             values = np.asarray(rows)
-            sound = values.dtype.kind in "iuf" and values.shape[1:] == shape
+            sound = values.dtype.kind in "biuf" and values.shape[1:] == shape
             sound = sound and bool(np.isfinite(values).all())
         except (ValueError, OverflowError):  # ragged, or an integer beyond any float
             sound = False
@@ -185,7 +189,7 @@ def _check_row(row: Any, key: str, width: int | None, label: str) -> None:
         raise UserError(f"{label}: expected {width} numbers, got {size} as {key}.")
     values: list[Any] = [row] if width is None else row
     for value in values:
-        if type(value) not in (int, float):
+        if not isinstance(value, int | float):
             shown = repr(value)[:40]
             raise UserError(f"{label}: expected finite numbers, got {shown} as {key}.")
         try:

@@ -121,14 +121,27 @@ def test_what_is_no_list_of_detections_is_named(truth, found):
         ({"image_id": 999}, "annotation 2 has image_id 999"),
         ({"category_id": 3}, "annotation 2 has category_id 3"),
         ({"id": 1}, "annotations: id 1 occurs more than once"),
-        ({"id": 0}, "annotations: id 0"),
-        ({"id": "2"}, "annotations: item 1 has id '2'; expected integer"),
+        ({"id": 0}, "annotations: item 1 has id 0; expected an integer of 1 to"),
+        ({"id": -7}, "annotations: item 1 has id -7"),
+        ({"id": "2"}, "annotations: item 1 has id '2'; expected an integer"),
+        ({"id": 2**53 + 1}, "annotations: item 1 has id 9007199254740993"),
         ({"id": None}, "annotations: item 1 has no id"),
     ],
 )
 def test_bad_annotation_is_named(truth, change, message):
     truth["annotations"][1] |= change
     refused(truth, [], f"A.json: {message}")
+
+
+def test_bad_image_or_category_is_named(truth):
+    truth["images"][0]["id"] = 2**60
+    refused(truth, [], "A.json: images: item 0 has id 1152921504606846976; expected")
+    truth["images"][0] = 3
+    refused(truth, [], "A.json: images: item 0 has no id")
+    truth["images"][0] = {"id": -11}
+    refused(truth, [], "A.json: annotation 1 has image_id 11")
+    truth["categories"][0] = {"id": "person"}
+    refused(truth, [], "A.json: categories: item 0 has id 'person'")
 
 
 def test_missing_key_of_the_ground_truth_is_named(truth):

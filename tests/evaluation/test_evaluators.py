@@ -145,9 +145,24 @@ def scene(seed, crowding=1.0):
     return whole | {"categories": [{"id": 1}]}, found
 
 
+def make_odd(truth, found, rng):
+    """Puts in what is sound, yet seldom seen."""
+    odd = ({"area": 0}, {"area": 1024.0}, {"area": 9216}, {"iscrowd": True})
+    odd += ({"bbox": [0, 0, 0, 0]}, {"ignore": 1}, {"area": 1e300}, {"category_id": 4})
+    for item in truth["annotations"]:
+        item |= odd[rng.integers(len(odd))]
+    odd = ({"score": 3}, {"score": -1e300}, {"score": -0.0}, {"category_id": 4})
+    odd += ({"keypoints": list(range(51))}, {"id": 7, "ignore": 1, "iscrowd": 1})
+    for item in found:
+        item |= odd[rng.integers(len(odd))]
+    truth["categories"].append({"id": 4})
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_both_evaluators_agree_on_random_scenes_and_on_parts_of_them(seed):
     truth, found = scene(seed)
+    if seed % 2:
+        make_odd(truth, found, np.random.default_rng(seed))
     slow, fast = (coco.Matches(truth, found, COCO, backend=name) for name in BACKENDS)
     part = {image["id"] for image in truth["images"][::2]}
     for images in (None, part, set()):
