@@ -54,6 +54,8 @@ class Evaluator:
             self.scorer = scorer(annotated, results, "keypoints")
             self.scorer.params.kpt_oks_sigmas = np.asarray(sigmas)
             self.scorer.params.maxDets = [limit]
+            # One of them would leave out categories of which nobody is labelled.
+            self.scorer.params.catIds = sorted(annotated.getCatIds())
             self.scorer.evaluate()
 
     @property
