@@ -63,6 +63,7 @@ def test_empty_list_is_sound_and_scores_zero(truth):
         ({"keypoints": [1] * 50 + [None]}, "item 3: .*finite.*None"),
         ({"keypoints": [1] * 50 + ["1"]}, "item 3: .*finite.*'1'"),
         ({"keypoints": [1] * 50 + [HUGE]}, "item 3: a number of keypoints is too lar"),
+        ({"keypoints": [1.5] * 50 + [HUGE]}, "item 3: a number of keypoints is too"),
         ({"keypoints": [[1, 2, 1]] * 17}, "item 3: expected 51 numbers, got 17"),
         ({"keypoints": [[1]] * 51}, r"item 3: .*finite.*\[1\]"),
         (
