@@ -118,7 +118,9 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     with checkpoint.Checkpoints(workdir) as checkpoints:
         state, position = checkpoint.resume(checkpoints, state, config)
         if position is None:
-            state = transfer.start_from(state, config.init_from, task.layout)
+            state = transfer.start_from(
+                state, config.init_from, task.layout, task.method
+            )
         start = int(state.step)
         describe(task, state)
         with (

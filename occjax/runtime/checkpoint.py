@@ -11,7 +11,7 @@ import pathlib
 import signal
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -96,6 +96,23 @@ class Checkpoints:
             self._manager.save(step, args=items)
         except OSError as error:
             raise UserError(f"{self.folder / str(step)}: not saved: {error}") from error
+
+    def save_weights(self, variables: Mapping[str, Any], config: ConfigDict) -> None:
+        """Writes weights without a run: enough for `variables`, not to go on training.
+
+        Args:
+            variables: "params" and "batch_stats", on the devices.
+            config: of the model.
+
+        Raises:
+            UserError: the disk refuses.
+        """
+        self.save(0, {**variables, "ema": None}, None, config)
+
+    def only_weights(self, step: int) -> bool:
+        """Whether `save_weights` made a checkpoint."""
+        items = ocp.args.Composite(data=ocp.args.JsonRestore())
+        return "step" not in self._restore(step, items)["data"]["crc32"]
 
     def config(self, step: int) -> ConfigDict:
         """Config of a checkpoint.
@@ -244,10 +261,17 @@ def resume(checkpoints: Checkpoints, state: Any, asked: ConfigDict) -> Restored:
     """The last checkpoint of a run, or the given state where there is none.
 
     Raises:
-        UserError: the checkpoint is damaged, or the run had another config.
+        UserError: the checkpoint is damaged, the run had another config, or there are
+            weights only.
     """
     step = checkpoints.latest
     if step is None:
         return Restored(state, None)
+    if checkpoints.only_weights(step):
+        run = checkpoints.folder.parent
+        raise UserError(
+            f"{run}: holds weights alone, no run to go on with; choose another "
+            f"--workdir and start from them by --config.init_from={run}."
+        )
     configs.check_resumable(checkpoints.config(step), asked)
     return checkpoints.restore(step, state)

@@ -4,9 +4,10 @@ A step is a pure function, compiled once; its random numbers follow from the see
 the step's number.
 """
 
+import contextlib
 import functools
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -86,12 +87,8 @@ def init_state(
     Raises:
         UserError: the model refuses its settings, or the optimiser its own.
     """
-    try:
+    with _clear_errors():
         variables = initial.variables(model, _example(image_shape), config.seed)
-    except ValueError as error:
-        if type(error) is not ValueError:  # jax's own, which no setting causes
-            raise
-        raise UserError(f"config.model: {error}") from error
     params = variables["params"]
     state = TrainState(
         step=np.zeros((), np.int32),
@@ -101,6 +98,22 @@ def init_state(
         ema=jax.tree.map(np.copy, params) if config.optim.ema else None,
     )
     return layout.replicate(state)
+
+
+def variable_shapes(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, Any]:
+    """Shapes and dtypes of "params" and "batch_stats"; computes none of them.
+
+    Args:
+        model: from `build_model`.
+        image_shape: [H, W, 3] of any image the model accepts.
+
+    Raises:
+        UserError: the model refuses its settings.
+    """
+    init = functools.partial(model.init, train=True)
+    with _clear_errors():
+        shapes = jax.eval_shape(init, jax.random.key(0), _example(image_shape))
+    return {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
 
 
 def make_optimizer(config: ConfigDict, params: Any) -> optax.GradientTransformation:
@@ -251,6 +264,17 @@ def _keep_frozen(old: Any, new: Any, pattern: str) -> Any:
         return new
     learns = optim.matches(old, pattern)
     return jax.tree.map(lambda a, b, on: b if on else a, old, new, learns)
+
+
+@contextlib.contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Turns a model's refusal of its settings into one line."""
+    try:
+        yield
+    except ValueError as error:
+        if type(error) is not ValueError:  # jax's own, which no setting causes
+            raise
+        raise UserError(f"config.model: {error}") from error
 
 
 def _example(image_shape: tuple[int, ...]) -> Inputs:

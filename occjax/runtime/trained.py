@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import jax
+
 from occjax.errors import UserError
 from occjax.runtime import checkpoint, inference, progress, step
 from occjax.runtime import config as configs
@@ -75,9 +77,28 @@ def load(
     """
     layout = Layout.create()
     method, model = step.build_model(config, skeleton)
-    shape = configs.input_shape(config)
-    like = step.init_state(config, model, shape, layout)
+    shapes = step.variable_shapes(model, configs.input_shape(config))
     with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
-        state = checkpoints.restore(number, like).state
+        variables = checkpoints.variables(number, layout.replicated)
+    _check_shapes(variables, shapes, f"{workdir}/checkpoints/{number}")
     run = step.make_predict_step(method, model, layout)
-    return Trained(config, run, state.variables, layout)
+    return Trained(config, run, variables, layout)
+
+
+def _check_shapes(variables: Any, shapes: Any, path: str) -> None:
+    """Raises UserError where variables have not the names and shapes of the model."""
+    found, wanted = (
+        {
+            jax.tree_util.keystr(name, simple=True, separator="/"): tuple(x.shape)
+            for name, x in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        for tree in (variables, shapes)
+    )
+    names = found.keys() | wanted.keys()
+    wrong = sorted(name for name in names if found.get(name) != wanted.get(name))
+    if wrong:
+        first = wrong[0]
+        raise UserError(
+            f"{path}: of another model: {len(wrong)} variables differ, the first is "
+            f"{first}: {found.get(first)}, expected {wanted.get(first)}."
+        )

@@ -1,7 +1,12 @@
-"""Start values taken from another run: `config.init_from = "RUN[:PATTERN]"`.
+"""Start values from a run or a file: `config.init_from = "RUN_OR_FILE[:PATTERN]"`.
 
-RUN is the folder of a run. With a PATTERN only variables whose path contains it are
-taken, for instance runs/hrnet:^trunk/ for the backbone alone.
+RUN is the folder of a run or of `occjax.convert`; FILE has torch's names, see
+weight_files.py. With a PATTERN only variables whose path contains it are taken, for
+instance runs/hrnet:^trunk/ for the backbone alone.
+
+A FILE is read by the method's table TORCH_NAMES. With a PATTERN it may also be one of
+the backbone alone, as trained on ImageNet: hrnet_w32.pth:^trunk/ is then read by the
+method's IMAGENET_NAMES, if that table knows more of its names.
 """
 
 import re
@@ -11,38 +16,76 @@ import jax
 import jax.numpy as jnp
 
 from occjax.errors import UserError
-from occjax.runtime import optim
+from occjax.runtime import optim, weight_files, weights
 from occjax.runtime.checkpoint import Checkpoints
 from occjax.runtime.mesh import Layout
 from occjax.runtime.step import TrainState
 
 
-def start_from(state: TrainState, source: str, layout: Layout) -> TrainState:
-    """A fresh state with the variables of another run's last checkpoint.
+def start_from(
+    state: TrainState, source: str, layout: Layout, method: Any = None
+) -> TrainState:
+    """A fresh state with the variables of another run's last checkpoint, or a file's.
 
-    Every variable of the run that the pattern matches must have its place.
+    Every variable there that the pattern matches must have its place; a file must also
+    fill every variable here that the pattern matches.
 
     Args:
         state: from `step.init_state`.
-        source: RUN or RUN:PATTERN; "" leaves the state as it is.
+        source: as `config.init_from`; "" leaves the state as it is.
         layout: where to put the values.
+        method: with the tables TORCH_NAMES and IMAGENET_NAMES; needed for a file.
 
     Raises:
-        UserError: no such run, nothing matches, or names or shapes differ.
+        UserError: no such run or file, nothing matches, or names or shapes differ.
     """
     if not source:
         return state
-    run, pattern = _split(source)
-    with Checkpoints(run, read_only=True) as checkpoints:
-        if checkpoints.latest is None:
-            raise UserError(f"config.init_from: {run} has no checkpoint yet.")
-        given = checkpoints.variables(checkpoints.latest, layout.replicated)
+    path, pattern = _split(source)
+    _check_pattern(pattern)
     ours = {"params": state.params, "batch_stats": state.batch_stats}
+    if weight_files.is_weights(path):
+        given = layout.replicate(_from_file(path, pattern, ours, method))
+    else:
+        given = _from_run(path, layout)
     filled = fill(ours, given, pattern, source)
     average = None
     if state.ema is not None:  # a copy, as both are donated to the step
         average = jax.tree.map(jnp.copy, filled["params"])
     return state.replace(**filled, ema=average)
+
+
+def _from_run(run: str, layout: Layout) -> dict[str, Any]:
+    """All variables of a run."""
+    with Checkpoints(run, read_only=True) as checkpoints:
+        if checkpoints.latest is None:
+            raise UserError(f"config.init_from: {run} has no checkpoint yet.")
+        return checkpoints.variables(checkpoints.latest, layout.replicated)
+
+
+def _from_file(path: str, pattern: str, ours: Any, method: Any) -> dict[str, Any]:
+    """The variables of a file that have the pattern; all of them must be there."""
+    try:
+        state_dict = weight_files.read(path)
+        tables = [names_of(method)]
+        if pattern and hasattr(method, "IMAGENET_NAMES"):
+            tables.append(method.IMAGENET_NAMES)
+        rows = max(tables, key=lambda rows: weights.matching(state_dict, rows))
+        return weights.convert(state_dict, rows, ours, pattern)
+    except UserError as error:
+        raise UserError(f"config.init_from: {path}: {error}") from error
+
+
+def names_of(method: Any) -> weights.Rows:
+    """The table of torch names of a method.
+
+    Raises:
+        UserError: it has none.
+    """
+    if not hasattr(method, "TORCH_NAMES"):
+        name = getattr(method, "__name__", "the method").rpartition(".")[2]
+        raise UserError(f"{name} has no table of torch names.")
+    return method.TORCH_NAMES
 
 
 def fill(ours: Any, given: Any, pattern: str, source: str) -> Any:
@@ -73,8 +116,15 @@ def fill(ours: Any, given: Any, pattern: str, source: str) -> Any:
     return structure.unflatten([values[path] for path, _ in leaves])
 
 
+def _check_pattern(pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"config.init_from: {pattern!r}: {error}.") from error
+
+
 def _split(source: str) -> tuple[str, str]:
-    """RUN and PATTERN; the colon of gs:// parts nothing."""
+    """RUN or FILE, and PATTERN; the colon of gs:// parts nothing."""
     run, colon, pattern = source.rpartition(":")
     if not colon or pattern.startswith("//"):
         return source, ""

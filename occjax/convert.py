@@ -1,0 +1,155 @@
+"""Brings weights of the published PyTorch code in, and takes ours out again.
+
+    python -m occjax.convert --config configs/NAME.py[:VARIANT] --weights FILE
+        --output DIR [--dry_run] [--widen]
+
+makes DIR a folder that `evaluate --workdir DIR`, `predict --workdir DIR` and training
+with `--config.init_from=DIR` accept. FILE is .pth, .pth.tar or .pt (torch is not
+needed, and nothing in the file is run), .safetensors or .npz. Every array must have its
+place in the config's model and every variable its array, else all that do not are
+named and nothing is written. --dry_run prints where each array goes; `keep` and `drop`
+in its last column are arrays taken as they are and left out.
+
+    python -m occjax.convert --workdir DIR --output FILE
+
+writes the weights of a run, with the averaged parameters where there are some, under
+the names of the published code: .pth for torch.load, .safetensors or .npz.
+
+16-bit files have lost figures: they are refused unless --widen says to take them.
+"""
+
+import pathlib
+from typing import Any
+
+from absl import flags
+
+from occjax.data import sources
+from occjax.errors import UserError
+from occjax.runtime import cli
+from occjax.runtime import config as configs
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """Declares the command's flags."""
+    configs.define_flag()
+    flags.DEFINE_string("weights", None, "File to bring in.")
+    flags.DEFINE_string("workdir", None, "Folder of the run to take weights out of.")
+    flags.DEFINE_string("output", None, "Folder, or file, to write.")
+    flags.DEFINE_bool("dry_run", False, "Say where arrays go, and write nothing.")
+    flags.DEFINE_bool("widen", False, "Take float16 and bfloat16 as float32.")
+
+
+def main(argv: Any) -> None:
+    """Converts what the flags name."""
+    del argv
+    _check_flags()
+    cli.start_jax()
+    if FLAGS.workdir:
+        write_torch(FLAGS.workdir, FLAGS.output)
+    else:
+        read_torch(
+            FLAGS.config, FLAGS.weights, FLAGS.output, FLAGS.dry_run, FLAGS.widen
+        )
+
+
+def _check_flags() -> None:
+    """One direction, and all that it needs."""
+    if FLAGS.workdir:
+        needed, other = ["output"], ("weights", "config", "dry_run", "widen")
+    else:
+        needed, other = ["config", "weights", "output"], ()
+        needed = needed[:2] if FLAGS.dry_run else needed
+    for name in needed:
+        if not FLAGS[name].value:
+            raise UserError(f"--{name} is missing; --help tells more.")
+    for name in other:
+        if FLAGS[name].present:
+            raise UserError(f"--{name} does not go with --workdir.")
+
+
+def read_torch(
+    config: Any, weights_file: str, output: str | None, dry_run: bool, widen: bool
+) -> None:
+    """Makes a folder from a file of weights with torch's names.
+
+    Args:
+        config: of the model.
+        weights_file: path of the file.
+        output: folder to make; not needed for a dry run.
+        dry_run: print where arrays go, and write nothing.
+        widen: take arrays of 16 bits.
+
+    Raises:
+        UserError: the file is unsound or does not fit, or the folder has a run.
+    """
+    from occjax.runtime import mesh, step, transfer, weight_files, weights
+
+    if output and (pathlib.Path(output) / "checkpoints").exists():
+        raise UserError(f"--output={output}: has checkpoints; choose a new folder.")
+    state_dict = weight_files.read(weights_file)
+    state_dict = state_dict.widened() if widen else state_dict
+    skeleton = sources.skeleton_of(config.data.to_dict())
+    method, model = step.build_model(config, skeleton)
+    rows = transfer.names_of(method)
+    if dry_run:
+        _print_table(weights.listing(state_dict, rows))
+    shapes = step.variable_shapes(model, configs.input_shape(config))
+    try:
+        variables = weights.convert(state_dict, rows, shapes)
+    except UserError as error:
+        raise UserError(f"{weights_file}: {error}") from error
+    if output and not dry_run:
+        layout = mesh.Layout.create()
+        _write_run(output, layout.replicate(variables), config)
+        print(f"{output}: {config.method} with {len(state_dict)} arrays converted")
+
+
+def _print_table(lines: list[tuple[str, ...]]) -> None:
+    head = ("name", "variable", "shape", "kind")
+    widths = [max(len(line[i]) for line in (head, *lines)) for i in range(len(head))]
+    for line in (head, *lines):
+        cells = (text.ljust(width) for text, width in zip(line, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def _write_run(output: str, variables: Any, config: Any) -> None:
+    from occjax import files
+    from occjax.runtime import checkpoint
+
+    with checkpoint.Checkpoints(output) as checkpoints:
+        checkpoints.save_weights(variables, config)
+    as_json = configs.as_json(config)
+    files.write_json(pathlib.Path(output) / "config.json", as_json, 2)
+
+
+def write_torch(workdir: str, output: str) -> None:
+    """Writes the weights of a run's last checkpoint under torch's names.
+
+    Args:
+        workdir: of the run.
+        output: file to write; its name tells the kind.
+
+    Raises:
+        UserError: there is no sound run, its method has no published names, or the
+            file's name tells no kind.
+    """
+    from occjax import methods
+    from occjax.runtime import checkpoint, mesh, trained, transfer, weight_files
+    from occjax.runtime import weights as names
+
+    weight_files.check_name(output)
+    number, config = trained.last(workdir, None)
+    rows = transfer.names_of(methods.load(config.method))
+    with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
+        layout = mesh.Layout.create()
+        variables = checkpoints.variables(number, layout.replicated)
+    state_dict = names.revert(variables, rows)
+    weight_files.write(output, state_dict)
+    print(f"{output}: {len(state_dict)} arrays of {workdir}, step {number}")
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)
