@@ -96,13 +96,13 @@ def read_torch(
     if dry_run:
         _print_table(weights.listing(state_dict, rows))
     shapes = step.variable_shapes(model, configs.input_shape(config))
+    layout = mesh.Layout.create()
     try:
-        variables = weights.convert(state_dict, rows, shapes)
+        variables = weights.convert(state_dict, rows, shapes, place=layout.replicate)
     except UserError as error:
         raise UserError(f"{weights_file}: {error}") from error
     if output and not dry_run:
-        layout = mesh.Layout.create()
-        _write_run(output, layout.replicate(variables), config)
+        _write_run(output, variables, config)
         print(f"{output}: {config.method} with {len(state_dict)} arrays converted")
 
 

@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from occjax.errors import UserError
 from occjax.runtime import config as configs
 
+_SMALL_FILE = 2**24  # bytes
 KEEP = 3  # checkpoints of a run; older ones are deleted
 STOPPED = 128 + signal.SIGTERM  # exit status of a command that SIGTERM ended
 
@@ -85,10 +86,14 @@ class Checkpoints:
         Raises:
             UserError: the disk refuses (full, read-only, gone).
         """
-        if step == self.latest:
-            return
+        if step != self.latest:
+            self._save(step, ocp.args.StandardSave(state), state, position, config)
+
+    def _save(
+        self, step: int, how: Any, state: Any, position: Any, config: ConfigDict
+    ) -> None:
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
+            state=how,
             data=ocp.args.JsonSave({"position": position, "crc32": checksums(state)}),
             config=ocp.args.JsonSave(configs.as_json(config)),
         )
@@ -107,7 +112,10 @@ class Checkpoints:
         Raises:
             UserError: the disk refuses.
         """
-        self.save(0, {**variables, "ema": None}, None, config)
+        state = {**variables, "ema": None}
+        # With large files orbax would hold a second copy of all weights in memory.
+        how = ocp.args.PyTreeSave(state, ocdbt_target_data_file_size=_SMALL_FILE)
+        self._save(0, how, state, None, config)
 
     def only_weights(self, step: int) -> bool:
         """Whether `save_weights` made a checkpoint."""

@@ -258,16 +258,21 @@ def _located(tree: Any, path: str, places: _Places, order: str) -> Any:
 
 def write(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes a state dict of float32 arrays that torch.load reads, weights_only too."""
-    little = {name: np.asarray(x, "<f4", order="C") for name, x in arrays.items()}
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("archive/data.pkl", _pickled(little))
-        archive.writestr("archive/byteorder", "little")
-        for i, array in enumerate(little.values()):
-            archive.writestr(f"archive/data/{i}", array.tobytes())
-        archive.writestr("archive/version", "3\n")
+
+        def add(name: str, data: bytes | str) -> None:
+            # ZipInfo has no time of day: equal weights give equal bytes
+            archive.writestr(zipfile.ZipInfo(f"archive/{name}"), data)
+
+        shapes = {name: array.shape for name, array in arrays.items()}
+        add("data.pkl", _pickled(shapes))
+        add("byteorder", "little")
+        for i, array in enumerate(arrays.values()):
+            add(f"data/{i}", np.asarray(array, "<f4").tobytes())
+        add("version", "3\n")
 
 
-def _pickled(arrays: Mapping[str, np.ndarray]) -> bytes:
+def _pickled(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
     """The pickle of a state dict, opcode by opcode: no torch is there to be pickled."""
 
     def text(value: str) -> bytes:
@@ -280,11 +285,17 @@ def _pickled(arrays: Mapping[str, np.ndarray]) -> bytes:
         return b"(" + b"".join(parts) + b"t"
 
     made = []
-    for i, (name, array) in enumerate(arrays.items()):
+    for i, (name, size) in enumerate(shapes.items()):
         kind = b"ctorch\nFloatStorage\n"
-        place = (text("storage"), kind, text(str(i)), text("cpu"), number(array.size))
-        shape = many(*map(number, array.shape))
-        strides = many(*map(number, stored.row_major(array.shape)))
+        place = (
+            text("storage"),
+            kind,
+            text(str(i)),
+            text("cpu"),
+            number(math.prod(size)),
+        )
+        shape = many(*map(number, size))
+        strides = many(*map(number, stored.row_major(size)))
         hooks = b"ccollections\nOrderedDict\n)R"
         args = many(many(*place) + b"Q", number(0), shape, strides, b"\x89", hooks)
         made += [text(name), b"ctorch._utils\n_rebuild_tensor_v2\n", args, b"R"]

@@ -7,13 +7,12 @@ begin with "module." or "model.module.", which is left out. Nothing in a file is
 and an array is read when it is asked for.
 """
 
-import io
 import json
 import math
 import os
 import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -74,14 +73,13 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> Non
         UserError: the name of the file tells no kind that is known.
     """
     check_name(path)
-    buffer = io.BytesIO()
-    if os.fspath(path).endswith(".npz"):
-        np.savez(buffer, **arrays)  # pyright: ignore[reportArgumentType]
-    elif os.fspath(path).endswith(".safetensors"):
-        _write_safetensors(buffer, arrays)
-    else:
-        torch_files.write(buffer, arrays)
-    files.write_bytes(os.fspath(path), buffer.getvalue())
+    with files.writing(os.fspath(path)) as file:
+        if os.fspath(path).endswith(".npz"):
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+        elif os.fspath(path).endswith(".safetensors"):
+            _write_safetensors(file, arrays)
+        else:
+            torch_files.write(file, arrays)
 
 
 def check_name(path: str | os.PathLike[str]) -> None:
@@ -165,7 +163,7 @@ def _safe_place(path: Any, name: str, entry: Any, start: int, rest: int) -> Any:
     return stored.Stored(os.fspath(path), start + begin, dtype, shape, strides)
 
 
-def _write_safetensors(file: io.BytesIO, arrays: Mapping[str, np.ndarray]) -> None:
+def _write_safetensors(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
     header, end = {}, 0
     for name, array in arrays.items():
         begin, end = end, end + 4 * array.size

@@ -40,6 +40,7 @@ def convert(
     rows: Rows,
     shapes: Mapping[str, Any],
     pattern: str = "",
+    place: Callable[[np.ndarray], Any] = np.asarray,
 ) -> dict[str, Any]:
     """Renames and transposes the arrays of a torch checkpoint.
 
@@ -48,9 +49,10 @@ def convert(
         rows: (pattern, target, kind); the first row that matches a name decides.
         shapes: the model's variables, or their shapes and dtypes from `jax.eval_shape`.
         pattern: regular expression; variables whose path lacks it are left out.
+        place: what becomes of each array at once; it may put it on the devices.
 
     Returns:
-        Nested dict of NumPy arrays with the structure, shapes and dtypes of `shapes`.
+        Nested dict of what `place` gives, with the structure, shapes and dtypes of `shapes`.
 
     Raises:
         UserError: some name of the checkpoint matches no row or leads to no variable,
@@ -59,7 +61,7 @@ def convert(
     """
     compiled = _compiled(rows)
     wanted = {x: v for x, v in _flatten(shapes).items() if _asked(x, pattern)}
-    found: dict[_Leaf, np.ndarray] = {}
+    found: dict[_Leaf, Any] = {}
     problems, halves = [], []
     for name, array in state_dict.items():
         try:
@@ -75,9 +77,9 @@ def convert(
         problem = _problem(name, array, leaf, wanted, found)
         if problem:
             problems.append(problem)
-            found[leaf] = array
+            found[leaf] = None
         else:  # at once, so that no more than one array is in memory twice
-            found[leaf] = np.require(array, wanted[leaf].dtype, "C")
+            found[leaf] = place(np.require(array, wanted[leaf].dtype, "C"))
     problems += [f"{'/'.join(leaf)} is missing" for leaf in wanted.keys() - found]
     if problems:
         raise UserError(
