@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 @contextlib.contextmanager
 def writing(path: str | pathlib.Path) -> Iterator[BinaryIO]:
-    """A file to write to; at any moment the path is the old one or the whole new one."""
+    """A file to write to; at any moment the path is the old or the whole new one."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import struct
+import zipfile
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
@@ -109,10 +110,12 @@ def _state_dict(path: Any, tree: Any) -> stored.Arrays:
 
 def _read_npz(path: Any) -> stored.Arrays:
     """Arrays of numpy.savez; those that would need a pickle are refused."""
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path}: not read: truncated, or no .npz file.")
     try:
         archive = np.load(path, allow_pickle=False)
     except Exception as error:  # zipfile raises many kinds
-        raise UserError(f"{path}: not read: truncated or no .npz file.") from error
+        raise UserError(f"{path}: not read: a damaged .npz file.") from error
 
     def reader(name: str) -> Any:
         def read_one() -> np.ndarray:

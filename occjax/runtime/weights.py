@@ -52,7 +52,7 @@ def convert(
         place: what becomes of each array at once; it may put it on the devices.
 
     Returns:
-        Nested dict of what `place` gives, with the structure, shapes and dtypes of `shapes`.
+        Nested dict of what `place` gives, structure, shapes and dtypes as in `shapes`.
 
     Raises:
         UserError: some name of the checkpoint matches no row or leads to no variable,
@@ -214,7 +214,7 @@ def _to_torch(array: np.ndarray, kind: str, leaf: _Leaf) -> np.ndarray:
     if kind == "keep" or leaf[-1] != "kernel":
         return array
     array = np.moveaxis(array, (-1, -2), (0, 1))
-    return np.ascontiguousarray(array[..., None] if kind == "pointwise" else array)
+    return array[..., None] if kind == "pointwise" else array
 
 
 def _leads(name: str, rows: list[Any], leaf: _Leaf) -> bool:

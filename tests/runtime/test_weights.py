@@ -1,10 +1,16 @@
+import functools
+
+import golden_weights
 import jax
 import numpy as np
 import pytest
 
+from occjax import skeletons
 from occjax.errors import UserError
+from occjax.methods import pinet
+from occjax.nn import hrnet
 from occjax.nn.torch_names import prefixed
-from occjax.runtime import weights
+from occjax.runtime import config, step, weights
 
 ROWS = (
     (r"conv(\d)", r"conv\1", "conv"),
@@ -142,3 +148,120 @@ def test_the_dot_of_a_prefix_stands_for_a_dot_only(state_dict, shapes):
     wanted = {collection: {"net": tree} for collection, tree in shapes.items()}
     with pytest.raises(UserError, match="abfc.weight matches no row"):
         weights.convert({"abfc.weight": state_dict["fc.weight"]}, rows, wanted)
+
+
+def test_the_way_back_is_exact(state_dict, shapes):
+    float32 = {name: array.astype(np.float32) for name, array in state_dict.items()}
+    found = weights.revert(weights.convert(float32, ROWS, shapes), ROWS)
+    left_out = {"aux.classifier.weight", "bn.num_batches_tracked"}
+    assert found.keys() == float32.keys() - left_out
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, float32[name])
+        assert array.dtype == np.float32
+
+
+def backbone():
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    init = functools.partial(hrnet.Backbone().init, train=False)
+    return jax.eval_shape(init, jax.random.key(0), image)
+
+
+def whole():
+    settings = config.load("configs/pinet.py:coco")
+    _, model = step.build_model(settings, skeletons.COCO)
+    return step.variable_shapes(model, (64, 64, 3))
+
+
+@pytest.mark.parametrize(
+    ("folder", "rows", "model"),
+    [
+        ("hrnet_w32_backbone", hrnet.TORCH_NAMES, backbone),
+        ("pinet_coco", pinet.TORCH_NAMES, whole),
+    ],
+)
+def test_published_models_go_in_and_come_out_the_same(golden, folder, rows, model):
+    shapes = model()
+    _, published = golden_weights.load(golden / folder)
+    found = weights.revert(weights.convert(published, rows, shapes), rows)
+    assert found.keys() == published.keys()
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, published[name])
+
+
+def test_rows_that_cannot_be_read_backwards_are_named(state_dict, shapes):
+    variables = weights.convert(state_dict, ROWS, shapes)
+    rows = [row for row in ROWS if row[0] not in ("bn", "fc")]
+    rows += [(r"b.", "block/bn", "norm"), (r"fc|linear", "head/fc", "linear")]
+    with pytest.raises(UserError, match="^weights: 5 variables have no") as caught:
+        weights.revert(variables, rows)
+    assert "params/head/fc/kernel" in str(caught.value)
+    assert "batch_stats/block/bn/var" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ((r"a\.(\d+)\.b([12])", r"x\2/y_\1", "linear"), "a.10.b2.weight"),
+        ((r"(\d)\.(fc|out)", r"\2_\1/\1", "linear"), "3.out.weight"),
+        ((r"", "top", "linear"), "weight"),
+        ((r"a_b\.w", "deep/w", "keep"), "a_b.w"),
+    ],
+)
+def test_groups_may_change_places(row, name):
+    leaf, _ = weights._match(name, weights._compiled([row]))
+    tree = weights._unflatten({leaf: np.ones((2, 3), np.float32)})
+    assert list(weights.revert(tree, [row])) == [name]
+
+
+def test_an_earlier_row_may_take_a_name_away(state_dict, shapes):
+    """Then a later name is found, one that `convert` brings to the same place."""
+    variables = weights.convert(state_dict, ROWS, shapes)
+    rows = ((r"fc\..*", "", "drop"), *ROWS, (r"last", "head/fc", "linear"))
+    found = weights.revert(variables, rows)
+    np.testing.assert_array_equal(
+        found["last.weight"], np.float32(state_dict["fc.weight"])
+    )
+    assert "fc.weight" not in found
+
+
+def test_a_pattern_asks_for_a_part(state_dict, shapes):
+    del state_dict["mix.weight"]
+    del shapes["params"]["head"]["mix"]
+    shapes["params"]["more"] = shapes["params"]["conv1"]
+    found = weights.convert(state_dict, ROWS, shapes, pattern="^(conv|block)")
+    assert found["params"].keys() == {"conv1", "block"}
+    assert found["batch_stats"].keys() == {"block"}
+
+
+def test_what_was_rounded_or_is_no_float_is_refused(state_dict, shapes):
+    state_dict["conv1.bias"] = state_dict["conv1.bias"].astype(np.float16)
+    with pytest.raises(UserError, match="1 arrays .* 16 bits.*conv1.bias is float16"):
+        weights.convert(state_dict, ROWS, shapes)
+    state_dict["fc.weight"] = state_dict["fc.weight"].astype(np.int64)
+    with pytest.raises(UserError, match="fc.weight is int64, expected float32"):
+        weights.convert(state_dict, ROWS, shapes)
+
+
+def test_arrays_are_placed_one_by_one(state_dict, shapes):
+    placed = []
+
+    def place(array):
+        assert array.flags.c_contiguous
+        assert array.dtype == np.float32
+        placed.append(array)
+        return "there"
+
+    found = weights.convert(state_dict, ROWS, shapes, place=place)
+    assert set(jax.tree.leaves(found)) == {"there"}
+    assert len(placed) == len(jax.tree.leaves(shapes))
+
+
+def test_the_listing_tells_of_every_name(state_dict):
+    state_dict["stranger"] = np.zeros(())
+    lines = {name: line for name, *line in weights.listing(state_dict, ROWS)}
+    assert lines.keys() == state_dict.keys()
+    assert lines["conv1.weight"] == ["params/conv1/kernel", "5x3x2x4", "conv"]
+    assert lines["aux.classifier.weight"] == ["-", "9x9", "drop"]
+    assert lines["bn.num_batches_tracked"] == ["-", "1", "drop"]
+    assert lines["stranger"] == ["-", "1", "no row"]
+    assert weights.matching(state_dict, ROWS) == len(state_dict) - 1
