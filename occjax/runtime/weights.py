@@ -123,7 +123,7 @@ def revert(variables: Mapping[str, Any], rows: Rows) -> dict[str, np.ndarray]:
             f"weights: {len(problems)} variables have no torch name: "
             + "; ".join(sorted(problems))
         )
-    return state_dict
+    return dict(sorted(state_dict.items()))
 
 
 def listing(state_dict: Mapping[str, np.ndarray], rows: Rows) -> list[tuple[str, ...]]:

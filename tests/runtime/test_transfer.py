@@ -1,11 +1,13 @@
 import jax
 import numpy as np
 import pytest
+import tiny_hrnet
 import tiny_method
 
 from occjax import skeletons
 from occjax.errors import UserError
-from occjax.runtime import checkpoint, step, transfer
+from occjax.methods import pinet
+from occjax.runtime import checkpoint, step, transfer, weight_files, weights
 from occjax.runtime.mesh import Layout
 
 tiny_method.install()
@@ -91,3 +93,80 @@ def test_a_variable_without_a_place_is_named(run, layout):
 def test_the_colon_of_a_url_parts_nothing():
     assert transfer._split("gs://bucket/run") == ("gs://bucket/run", "")
     assert transfer._split("gs://bucket/run:^a") == ("gs://bucket/run", "^a")
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """A model whose weights have published names; it is not changed."""
+    return tiny_hrnet.state(seed=1)[1]
+
+
+def torch_names(state):
+    return weights.revert(jax.tree.map(np.array, state.variables), pinet.TORCH_NAMES)
+
+
+def from_file(tmp_path, layout, state, arrays, pattern="", method=pinet):
+    weight_files.write(tmp_path / "w.pth", arrays)
+    return transfer.start_from(state, f"{tmp_path / 'w.pth'}{pattern}", layout, method)
+
+
+def test_a_file_of_weights_is_a_start(tmp_path, layout, tiny):
+    published = tiny_hrnet.published(seed=5)
+    found = from_file(tmp_path, layout, tiny, published)
+    for name, array in torch_names(found).items():
+        np.testing.assert_array_equal(array, published[name])
+    assert jax.tree.structure(found) == jax.tree.structure(tiny)
+    kernel = found.params["heatmap_head"]["kernel"]
+    assert kernel.sharding.is_equivalent_to(layout.replicated, kernel.ndim)
+
+
+@pytest.mark.parametrize("make", [tiny_hrnet.published, tiny_hrnet.imagenet])
+def test_the_backbone_comes_from_a_whole_model_or_one_of_imagenet(
+    tmp_path, layout, tiny, make
+):
+    found = from_file(tmp_path, layout, tiny, make(seed=5), ":^trunk/")
+    published, before = tiny_hrnet.published(seed=5), torch_names(tiny)
+    for name, array in torch_names(found).items():
+        wanted = published if name.startswith("backbone.") else before
+        np.testing.assert_array_equal(array, wanted[name])
+
+
+def test_a_folder_of_converted_weights_is_a_start(tmp_path, layout, tiny):
+    settings, given = tiny_hrnet.state(seed=5)
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        only = {"params": given.params, "batch_stats": given.batch_stats}
+        checkpoints.save_weights(only, settings)
+    found = transfer.start_from(tiny, str(tmp_path), layout)
+    equal(found.variables, given.variables)
+
+
+@pytest.mark.parametrize(
+    ("make", "pattern", "said"),
+    [
+        (tiny_hrnet.imagenet, "", "classifier.bias matches no row"),
+        (lambda: tiny_hrnet.imagenet("wide"), ":^trunk/", r"expected \(1, 1, 32, 4\)"),
+        (tiny_hrnet.imagenet, ":^(trunk|part_head)/", "part_head/bias is missing"),
+        (tiny_hrnet.published, ":^nothing", "nothing matches"),
+        (tiny_hrnet.published, ":(", "missing"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_one_line(
+    tmp_path, layout, tiny, make, pattern, said
+):
+    with pytest.raises(UserError, match=f"^config.init_from: .*{said}") as caught:
+        from_file(tmp_path, layout, tiny, make(), pattern)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_backbone_file_lacks_no_array_of_the_backbone(tmp_path, layout, tiny):
+    arrays = tiny_hrnet.imagenet()
+    arrays["conv3.weight"] = arrays.pop("conv2.weight")
+    with pytest.raises(UserError, match="2 arrays.*conv3.weight matches no row; param"):
+        from_file(tmp_path, layout, tiny, arrays, ":^trunk/")
+
+
+def test_a_file_needs_to_be_there_and_a_method_with_names(tmp_path, layout, tiny):
+    with pytest.raises(UserError, match="config.init_from: .*there is no such file"):
+        transfer.start_from(tiny, str(tmp_path / "none.pth"), layout, pinet)
+    with pytest.raises(UserError, match="tiny_method has no table of torch names"):
+        from_file(tmp_path, layout, tiny, tiny_hrnet.published(), "", tiny_method)
