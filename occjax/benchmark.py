@@ -18,6 +18,11 @@ measures reading alone, without jax: whole images at 512, person crops at 256x19
 with pasted people, on the config's dataset, or on scenes of the built-in crowd as JPEG
 files in a temporary folder.
 
+    python -m occjax.benchmark --evaluation [--output FILE.json]
+
+measures scoring alone, without jax: time and memory of the table of AP at the size of
+COCO's validation set, with either evaluator, beside pycocotools alone.
+
 Rates are medians over --repeats. Steps run on noise with made-up people, so any variant
 can be measured without its data. Anything of the config can be changed, for instance
 --config.batch_size=8 --config.dtype=bfloat16.
@@ -36,6 +41,7 @@ from occjax import files
 from occjax.data import sources, speed
 from occjax.data.crowd import Crowd
 from occjax.errors import UserError
+from occjax.evaluation import speed as scoring_speed
 from occjax.runtime import cli
 from occjax.runtime import config as configs
 from occjax.types import UNLABELLED, VISIBLE, Batch, Inputs, Labels
@@ -51,6 +57,7 @@ def define_flags() -> None:
     flags.DEFINE_string("output", None, "Json file for the figures.")
     flags.DEFINE_integer("repeats", 10, "Timed runs of each kind.", lower_bound=1)
     flags.DEFINE_bool("data", False, "Measure reading alone.")
+    flags.DEFINE_bool("evaluation", False, "Measure scoring alone.")
 
 
 def main(argv: Any) -> None:
@@ -59,6 +66,9 @@ def main(argv: Any) -> None:
     if FLAGS.data:
         figures = survey(FLAGS.config, min(FLAGS.repeats, 5))
         print(speed.table(figures["data"]))
+    elif FLAGS.evaluation:
+        figures = {"evaluation": scoring_speed.survey(min(FLAGS.repeats, 3))}
+        print(scoring_speed.table(figures["evaluation"]))
     else:
         figures = everything()
         print(table(figures))

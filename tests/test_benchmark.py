@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -83,6 +84,17 @@ def test_reading_alone_is_measured_on_the_crowd_or_a_dataset(monkeypatch):
     missing = config.load("configs/pinet.py:ochuman")
     with pytest.raises(UserError, match="prepare it with"):
         benchmark.survey(missing, 1)
+
+
+def test_scoring_alone_is_measured_and_written(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(benchmark.scoring_speed.survey, "__defaults__", (20, 0))
+    path = tmp_path / "figures.json"
+    flags = {"evaluation": True, "data": False, "repeats": 1, "output": str(path)}
+    monkeypatch.setattr(benchmark, "FLAGS", types.SimpleNamespace(**flags))
+    benchmark.main([])
+    figures = json.loads(path.read_text())["evaluation"]
+    assert (figures["images"], len(figures["kinds"])) == (20, 3)
+    assert "occjax, faster-coco-eval" in capsys.readouterr().out
 
 
 def test_seconds_is_the_median(monkeypatch):

@@ -1,8 +1,15 @@
-"""Refuses COCO json that cannot be scored, naming the file, the item and the fault."""
+"""Refuses COCO json that cannot be scored, naming the file, the item and the fault.
+
+What holds for all items is seen at once, in NumPy or by sets. Only where it does not
+hold are they gone through one by one, to find the first at fault.
+"""
 
 import gzip
 import json
+import math
 import pathlib
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +17,15 @@ import numpy as np
 from occjax.errors import UserError
 from occjax.skeletons import Skeleton
 
-_NEEDED = (
+_PERSON = (
     *("image_id", "category_id", "keypoints", "num_keypoints"),
     *("area", "bbox", "iscrowd"),
 )
+_RESULT = ("image_id", "category_id", "keypoints", "score")
+_MOST = 2**53  # the largest id: faster-coco-eval holds ids as doubles
+_AT_ONCE = 10_000  # rows turned into an array; bounds what a check adds to memory
+
+Label = Callable[[int], str]  # index in a list -> how a message names the item
 
 
 def read_json(path: str | pathlib.Path) -> Any:
@@ -23,20 +35,27 @@ def read_json(path: str | pathlib.Path) -> Any:
         UserError: the file is missing or is not json; names it and the position.
     """
     path = pathlib.Path(path)
+    reader = gzip.open if path.suffix == ".gz" else open
     try:
-        data = path.read_bytes()
-        return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
-    except (OSError, EOFError) as error:
+        with reader(path, "rt", encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read: {reason}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not json: {error}.") from error
 
 
 def check_ground_truth(
-    truth: Any, skeleton: Skeleton, name: str = "ground truth"
+    truth: Any, skeleton: Skeleton, name: str = "ground truth", area: bool = True
 ) -> None:
-    """Refuses ground truth that pycocotools would misread or stumble over.
+    """Refuses ground truth that the evaluators would misread or stumble over.
+
+    Args:
+        truth: what a json file held.
+        skeleton: the joints that people should have.
+        name: of the file.
+        area: whether people need an area; CrowdPose's files have none.
 
     Raises:
         UserError: names `name`, the annotation and what is wrong with it.
@@ -44,87 +63,141 @@ def check_ground_truth(
     for key in ("images", "annotations", "categories"):
         if not isinstance(truth, dict) or not isinstance(truth.get(key), list):
             raise UserError(f"{name}: expected a COCO json object with a list {key!r}.")
-    images = _ids(truth["images"], f"{name}: images")
-    _ids(truth["annotations"], f"{name}: annotations")
-    for item in truth["annotations"]:
-        label = f"{name}: annotation {item['id']}"
-        missing = [key for key in _NEEDED if key not in item]
-        if missing:
-            raise UserError(f"{label} lacks {', '.join(missing)}.")
-        if item["image_id"] not in images:
-            raise UserError(f"{label} is of image {item['image_id']}, not in images.")
+    images, categories = (_ids(truth, key, name) for key in ("images", "categories"))
+    _ids(truth, "annotations", name, 1)  # 0 and below mean no match to evaluators
     people = truth["annotations"]
-    labels = [f"{name}: annotation {item['id']}" for item in people]
-    _numbers([item["keypoints"] for item in people], 3 * skeleton.num_joints, labels)
-    _numbers([item["bbox"] for item in people], 4, labels)
-    areas = _numbers([[item["area"]] for item in people], 1, labels)
-    for label, area in zip(labels, areas[:, 0], strict=True):
-        if area < 0:
-            raise UserError(f"{label} has area {area}; expected 0 or more.")
+
+    def label(index: int) -> str:
+        return f"{name}: annotation {people[index]['id']}"
+
+    needed = [key for key in _PERSON if area or key != "area"]
+    _check_keys(people, needed, label)
+    _check_known(people, "image_id", images, label)
+    _check_known(people, "category_id", categories, label)
+    _check_numbers(people, "keypoints", 3 * skeleton.num_joints, label)
+    _check_numbers(people, "bbox", 4, label)
+    for key in ("num_keypoints", "iscrowd", *(["area"] if area else [])):
+        values = _check_numbers(people, key, None, label)
+        if np.any(values < 0):
+            index = int(np.argmax(values < 0))
+            found = people[index][key]
+            raise UserError(f"{label(index)} has {key} {found}; expected 0 or more.")
 
 
 def check_detections(
     found: Any, truth: dict, skeleton: Skeleton, name: str = "detections"
 ) -> None:
-    """Refuses detections that cannot be scored against the ground truth.
+    """Refuses detections that cannot be scored against sound ground truth.
+
+    An empty list is sound: nobody was found.
 
     Raises:
         UserError: names `name`, the position in the list and what is wrong there.
     """
     if not isinstance(found, list):
         raise UserError(f"{name}: expected a COCO result list, got {_kind(found)}.")
-    images = {item["id"] for item in truth["images"]}
-    categories = {item["id"] for item in truth["categories"]}
-    for index, item in enumerate(found):
-        for key in ("image_id", "category_id", "keypoints", "score"):
-            if not isinstance(item, dict) or key not in item:
-                raise UserError(f"{name}: item {index} lacks {key!r}.")
-        if item["image_id"] not in images:
-            raise UserError(
-                f"{name}: item {index} is of image {item['image_id']}, which is not "
-                f"among the {len(images)} images of the ground truth."
-            )
-        if item["category_id"] not in categories:
-            raise UserError(
-                f"{name}: item {index} has category_id {item['category_id']}; "
-                f"expected one of {sorted(categories)}."
-            )
-    labels = [f"{name}: item {index}" for index in range(len(found))]
-    _numbers([item["keypoints"] for item in found], 3 * skeleton.num_joints, labels)
-    _numbers([[item["score"]] for item in found], 1, labels)
-    if found and found[0].get("bbox"):  # pycocotools then expects a box of everyone
-        _numbers([item.get("bbox") for item in found], 4, labels)
+
+    def label(index: int) -> str:
+        return f"{name}: item {index}"
+
+    _check_keys(found, _RESULT, label)
+    for key, items in (("image_id", "images"), ("category_id", "categories")):
+        _check_known(found, key, {item["id"] for item in truth[items]}, label)
+    _check_numbers(found, "keypoints", 3 * skeleton.num_joints, label)
+    _check_numbers(found, "score", None, label)
+    if found and found[0].get("bbox"):  # evaluators then expect a box of everyone
+        _check_keys(found, ["bbox"], label)
+        _check_numbers(found, "bbox", 4, label)
 
 
-def _ids(items: list, name: str) -> set:
+def _ids(truth: dict, key: str, name: str, least: int = -_MOST) -> set[int]:
+    """Ids of a list of the ground truth."""
+    items, label = truth[key], f"{name}: {key}"
+    ids: list[Any]
     ids = [item.get("id") if isinstance(item, dict) else None for item in items]
-    if None in ids:
-        raise UserError(f"{name}: item {ids.index(None)} has no id.")
-    if "annotations" in name and 0 in ids:
-        raise UserError(f"{name}: id 0 at item {ids.index(0)}; pycocotools needs 1 up.")
-    if len(set(ids)) < len(ids):
-        seen = set()
+    plain = not set(map(type, ids)) - {int}
+    if not plain or ids and not least <= min(ids) <= max(ids) <= _MOST:
+        for index, i in enumerate(ids):
+            if type(i) is not int or not least <= i <= _MOST:
+                found = "no id" if i is None else f"id {i!r:.40}"
+                wanted = f"an integer of {least} to {_MOST}"
+                raise UserError(
+                    f"{label}: item {index} has {found}; expected {wanted}."
+                )
+    known = set(ids)
+    if len(known) < len(ids):
+        seen: set[int] = set()
         double = next(i for i in ids if i in seen or seen.add(i))
-        raise UserError(f"{name}: id {double} occurs more than once.")
-    return set(ids)
+        raise UserError(f"{label}: id {double} occurs more than once.")
+    return known
 
 
-def _numbers(rows: list, width: int, labels: list[str]) -> np.ndarray:
-    """The rows as one finite array [N, width]; blames the first row that is not."""
-    try:
-        values = np.asarray(rows, dtype=float).reshape(len(rows), -1)
-    except (ValueError, TypeError):
-        values = np.zeros((len(rows), 0))
-    if not rows or (values.shape[1] == width and np.isfinite(values).all()):
-        return values.reshape(len(rows), width)
-    for row, label in zip(rows, labels, strict=True):
-        if not isinstance(row, list) or len(row) != width:
-            size = len(row) if isinstance(row, list) else _kind(row)
-            raise UserError(f"{label}: expected {width} numbers, got {size}.")
-        for value in row:
-            if not isinstance(value, int | float) or not np.isfinite(value):
-                raise UserError(f"{label}: expected finite numbers, got {value!r}.")
-    raise UserError(f"{labels[0]}: expected {width} numbers in a row.")
+def _check_keys(items: list, keys: Sequence[str], label: Label) -> None:
+    wanted = set(keys)
+    for index, item in enumerate(items):
+        if not isinstance(item, dict):
+            raise UserError(f"{label(index)}: expected an object, got {_kind(item)}.")
+        if not wanted <= item.keys():
+            missing = [repr(key) for key in keys if key not in item]
+            raise UserError(f"{label(index)} lacks {', '.join(missing)}.")
+
+
+def _check_known(items: list, key: str, known: set[int], label: Label) -> None:
+    """Every item[key] is one of the ids of the ground truth."""
+    values = [item[key] for item in items]
+    if set(map(type, values)) <= {int} and set(values) <= known:
+        return
+    for index, value in enumerate(values):
+        if type(value) is not int or value not in known:
+            some = f"{len(known)} of the ground truth"
+            some = sorted(known) if len(known) < 4 else f"the {some}"
+            raise UserError(
+                f"{label(index)} has {key} {value!r}; expected one of {some}."
+            )
+
+
+def _check_numbers(
+    items: list, key: str, width: int | None, label: Label
+) -> np.ndarray:
+    """Every item[key] is `width` finite numbers, or one number where that is None.
+
+    Returns:
+        The numbers of single ones [N]; of lists nothing, [0].
+    """
+    shape = () if width is None else (width,)
+    kept = [np.zeros(0)]
+    for start in range(0, len(items), _AT_ONCE):
+        rows = [item[key] for item in items[start : start + _AT_ONCE]]
+        try:
+            values = np.asarray(rows)
+            sound = values.dtype.kind in "biuf" and values.shape[1:] == shape
+            sound = sound and bool(np.isfinite(values).all())
+        except (ValueError, OverflowError):  # ragged, or an integer beyond any float
+            sound = False
+        if not sound:
+            for index, row in enumerate(rows, start):
+                _check_row(row, key, width, label(index))
+            raise UserError(f"{label(start)}: expected plain numbers as {key}.")
+        if width is None:
+            kept.append(values.astype(float))
+    return np.concatenate(kept)
+
+
+def _check_row(row: Any, key: str, width: int | None, label: str) -> None:
+    if width is not None and (not isinstance(row, list) or len(row) != width):
+        size = len(row) if isinstance(row, list) else _kind(row)
+        raise UserError(f"{label}: expected {width} numbers, got {size} as {key}.")
+    values: list[Any] = [row] if width is None else row
+    for value in values:
+        if not isinstance(value, int | float):
+            shown = repr(value)[:40]
+            raise UserError(f"{label}: expected finite numbers, got {shown} as {key}.")
+        try:
+            finite = math.isfinite(value)
+        except OverflowError:
+            raise UserError(f"{label}: a number of {key} is too large.") from None
+        if not finite:
+            raise UserError(f"{label}: expected finite numbers, got {value} as {key}.")
 
 
 def _kind(value: Any) -> str:

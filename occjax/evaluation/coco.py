@@ -1,29 +1,24 @@
-"""COCO's keypoint protocol: ground truth and detections, matched by pycocotools.
+"""COCO's keypoint protocol: ground truth and detections, and what they score.
 
 Ground truth and detections travel in COCO's own json forms, so that any public tool
 reads what is written here and any public file can be scored. The skeleton brings the
 sigmas, so that 12 or 14 joints are scored like 17.
 """
 
-import contextlib
-import copy
 import functools
 import hashlib
-import io
 import json
 from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from occjax.evaluation import checks
+from occjax.evaluation import checks, evaluators
 from occjax.skeletons import Skeleton
 from occjax.types import UNLABELLED, Poses
 
 CATEGORY = 1  # COCO's id of "person"
-UNDEFINED = -1.0  # what pycocotools reports where no person could be found
+UNDEFINED = -1.0  # what evaluators report where no person could be found
 
 # Metric -> threshold (None: mean over .50:.05:.95) and person size.
 _METRICS = {
@@ -134,7 +129,7 @@ def detections(
 class Matches:
     """Detections matched to the people of each image by COCO's keypoint protocol.
 
-    At most 20 detections an image, OKS thresholds .50:.05:.95, 101 recall points.
+    OKS thresholds .50:.05:.95, 101 recall points. Matching is done once.
     """
 
     def __init__(
@@ -143,6 +138,9 @@ class Matches:
         found: list[dict],
         skeleton: Skeleton,
         names: tuple[str, str] = ("ground truth", "detections"),
+        *,
+        backend: str = evaluators.DEFAULT,
+        limit: int = evaluators.LIMIT,
     ):
         """Checks and matches; neither ground truth nor detections are changed.
 
@@ -151,38 +149,26 @@ class Matches:
             found: COCO result list, as from `detections` or a file.
             skeleton: the joints of both, and their sigmas.
             names: what error messages call the two, such as their paths.
+            backend: whose code does it, a key of `evaluators.BY_NAME`.
+            limit: how many detections of an image count, the best.
 
         Raises:
             UserError: an item is malformed, not finite, or of an unknown image.
         """
         checks.check_ground_truth(truth, skeleton, names[0])
         checks.check_detections(found, truth, skeleton, names[1])
-        with _silence():
-            annotated: Any = COCO()
-            # Copies, because pycocotools writes its own keys into each item.
-            people = [dict(item) for item in truth["annotations"]]
-            annotated.dataset = truth | {"annotations": people}
-            annotated.createIndex()
-            results = _load_results(annotated, found)
-            self._scorer = COCOeval(annotated, results, "keypoints")
-            self._scorer.params.kpt_oks_sigmas = np.asarray(skeleton.sigmas)
-            self._scorer.evaluate()
+        kind = evaluators.BY_NAME[backend]
+        self.evaluator = kind(truth, found, skeleton.sigmas, limit)
 
     def metrics(self, images: Container | None = None) -> dict[str, float]:
         """AP and AR over the images with these ids, or over all, as fractions.
 
         -1 where undefined, because no person is there to be found.
         """
-        params: Any = copy.copy(self._scorer.params)
-        if images is not None:
-            # pycocotools finds an image by its place, so the others stay as gaps.
-            params.imgIds = [i if i in images else None for i in params.imgIds]
-        with _silence():
-            self._scorer.accumulate(params)
-        values: Any = self._scorer.eval
-        mean = functools.partial(_mean, params)
-        precision = {n: mean(values["precision"], *w) for n, w in _METRICS.items()}
-        recall = {n: mean(values["recall"], *w) for n, w in _METRICS.items()}
+        curves = self.evaluator.curves(images)
+        mean = functools.partial(_mean, self.evaluator)
+        precision = {n: mean(curves.precision, *w) for n, w in _METRICS.items()}
+        recall = {n: mean(curves.recall, *w) for n, w in _METRICS.items()}
         return precision | {n.replace("AP", "AR"): v for n, v in recall.items()}
 
 
@@ -191,31 +177,26 @@ def evaluate(truth: dict, found: list[dict], skeleton: Skeleton) -> dict[str, fl
     return Matches(truth, found, skeleton).metrics()
 
 
-def _silence() -> contextlib.AbstractContextManager:
-    """Keeps pycocotools from printing as it goes."""
-    return contextlib.redirect_stdout(io.StringIO())
-
-
-def _load_results(annotated: COCO, found: list[dict]) -> COCO:
-    if found:
-        # Without a mask or caption, from which pycocotools would guess another task.
-        # A box stays: its area then decides the size class, as in pycocotools.
-        keys = ("image_id", "category_id", "keypoints", "score", "bbox")
-        items: Any = [{k: item[k] for k in keys if k in item} for item in found]
-        return annotated.loadRes(items)
-    nothing: Any = COCO()  # loadRes fails on an empty list
-    nothing.dataset = annotated.dataset | {"annotations": []}
-    nothing.createIndex()
-    return nothing
-
-
-def _mean(params: Any, values: np.ndarray, threshold: float | None, size: str) -> float:
-    """Mean over the defined entries of values [T, ..., category, size, limit]."""
-    values = values[..., params.areaRngLbl.index(size), -1]
+def _mean(
+    evaluator: evaluators.Evaluator,
+    values: np.ndarray,
+    threshold: float | None,
+    size: str,
+) -> float:
+    """Mean over the defined entries of values [T, ..., size]."""
+    values = values[..., evaluator.sizes.index(size)]
     if threshold is not None:
-        values = values[list(np.round(params.iouThrs, 2)).index(threshold)]
+        values = values[evaluator.thresholds.tolist().index(threshold)]
     defined = values[values > UNDEFINED]
     return float(np.mean(defined)) if defined.size else UNDEFINED
+
+
+def by_image(items: Iterable[dict]) -> dict[int, list[dict]]:
+    """Annotations or detections by image id, in their order."""
+    found: dict[int, list[dict]] = {}
+    for item in items:
+        found.setdefault(item["image_id"], []).append(item)
+    return found
 
 
 def confident_score(truth: dict, found: list[dict]) -> float:
@@ -249,8 +230,8 @@ def fingerprint(truth: dict) -> str:
 
 def table(metrics: dict[str, float]) -> str:
     """The metrics in per cent, AP above AR, for the screen; - where undefined."""
-    names = list(_METRICS)
-    heads = [name.removeprefix("AP").lstrip("_") or "all" for name in names]
+    names = [name for name in metrics if name.startswith("AP")]
+    heads = [name.split("_")[-1].removeprefix("AP") or "all" for name in names]
     lines = ["".join(["   ", *(f"{head:>8}" for head in heads)])]
     for kind in ("AP", "AR"):
         values = [metrics[name.replace("AP", kind)] for name in names]

@@ -6,13 +6,12 @@ metrics of `coco.Matches` as fractions (-1 where undefined) and `occlusion`, who
 reach `confident_score` as there are people; drawings show those.
 """
 
-import importlib.metadata
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from occjax import files
-from occjax.evaluation import coco, occlusion
+from occjax.evaluation import coco, evaluators, occlusion
 from occjax.skeletons import Skeleton
 
 
@@ -42,13 +41,13 @@ def protocol(truth: dict, dataset: str, **facts: Any) -> dict[str, Any]:
         dataset: its name.
         facts: split, flip, scales, seed, step, training data: whatever applies.
     """
-    version = importlib.metadata.version("pycocotools")
+    evaluator = f"{evaluators.version()}, keypoints, {evaluators.LIMIT} detections"
     return {
         "dataset": dataset,
         "ground_truth_sha256": coco.fingerprint(truth),
         "images": len(truth["images"]),
         "persons": len(truth["annotations"]),
-        "evaluator": f"pycocotools {version}, keypoints, 20 detections an image",
+        "evaluator": f"{evaluator} an image",
         **facts,
     }
 

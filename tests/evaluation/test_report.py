@@ -25,7 +25,7 @@ def test_saved_files_hold_protocol_metrics_and_detections(example, tmp_path):
     saved = json.loads((tmp_path / "new/metrics.json").read_text())
     assert saved["AP"] == coco.evaluate(truth, found, COCO)["AP"]
     assert saved["protocol"]["ground_truth_sha256"] == coco.fingerprint(truth)
-    assert saved["protocol"]["evaluator"].startswith("pycocotools 2.")
+    assert saved["protocol"]["evaluator"].startswith("faster-coco-eval 1.")
     assert saved["protocol"]["step"] == 7
     assert len(saved["occlusion"]["box_iou"]) == 4
     assert json.loads((tmp_path / "new/detections.json").read_text()) == found
