@@ -32,6 +32,7 @@ from ml_collections import ConfigDict
 from occjax import files, scoring
 from occjax.data import pipeline, sources
 from occjax.errors import UserError
+from occjax.evaluation import report
 from occjax.runtime import checkpoint, cli, inference, progress, step, transfer
 from occjax.runtime import config as configs
 from occjax.runtime.mesh import Layout
@@ -204,14 +205,15 @@ def evaluate(
     )
     if jax.process_index() != 0:
         return
-    scored = scoring.score(source, total, poses, image_ids.tolist())
+    scored = scoring.score(
+        source, config.data.dataset, total, poses, image_ids.tolist()
+    )
     figures = {k: v for k, v in scored.metrics.items() if k.startswith(("AP", "AR"))}
     writer.write(int(state.step), {f"test/{k}": v for k, v in figures.items()})
     if final:
         split, steps = config.data.eval_split, int(state.step)
-        print(
-            scoring.save(task.workdir, source, scored, config.to_dict(), split, steps)
-        )
+        stamp = report.stamp_of_run(scored, config.to_dict(), split, steps)
+        print(scoring.save(task.workdir, source, scored, stamp))
 
 
 if __name__ == "__main__":

@@ -223,11 +223,12 @@ def table(bins: list[dict], title: str = "box IoU") -> str:
     for row in bins:
         counts = f"{row['images']:>8}{row['persons']:>9}"
         values = "".join(f"{percent(row[name]):>8}" for name in ("AP", "AP50"))
-        lines.append(f"{_span(row):>9}{counts}{values}")
+        lines.append(f"{span(row):>9}{counts}{values}")
     return "\n".join(lines)
 
 
-def _span(row: dict) -> str:
+def span(row: dict) -> str:
+    """What a bin holds, in a few characters: 0.3-0.5, hard, 3- or 11-15."""
     if "name" in row:
         return row["name"]
     low, high = row["low"], row["high"]

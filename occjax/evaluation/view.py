@@ -9,6 +9,7 @@ from occjax.evaluation import (
     joints,
     occlusion,
     oracle,
+    worst,
 )
 from occjax.evaluation import pairs as pairing
 from occjax.skeletons import Skeleton
@@ -37,7 +38,7 @@ def occlusion_view(
         people (see `occlusion`); `joints` (`joints.accuracy`); `curves`
         (`curves.precision_recall`); `errors`: `types` (`errors.types`) and `steps`
         (`corrections.progression`); `calibration`: `score` and `visibility` (see
-        `calibration`); `oracle` (`oracle.scores`).
+        `calibration`); `oracle` (`oracle.scores`); `worst` (`worst.images`).
 
     Raises:
         UserError: as `pairs.gather`.
@@ -62,6 +63,7 @@ def occlusion_view(
             "visibility": calibration.of_visibility(pairs),
         },
         "oracle": oracle.scores(pairs),
+        "worst": worst.images(pairs),
     }
 
 
