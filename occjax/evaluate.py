@@ -155,6 +155,7 @@ def score_file(
     Raises:
         UserError: a file is unsound.
     """
+    pixels = _folder_reader(how.images)
     path, saved = _detections(detections)
     names = (annotations, str(path))
     truth, found = (checks.read_json(name) for name in names)
@@ -169,8 +170,10 @@ def score_file(
     told = _compare(scored, saved, how)
     if output:
         report.save(output, stamp, scored.metrics, scored.given)
+        told += f"\nwritten to {output}: metrics.json, detections.json"
         if how.page:
-            _write_page(output, stamp, scored, _folder_reader(how.images))
+            _write_page(output, stamp, scored, pixels)
+            told += ", report.html"
     print(report.text(stamp, scored.metrics) + told)
 
 
@@ -256,6 +259,7 @@ def score_run(
     text = scoring.save(folder, source, scored, stamp)
     if how.page:
         _write_page(folder, stamp, scored, scoring.pixels_of_source(source, scored))
+        text += ", report.html"
     print(text + told)
 
 

@@ -91,7 +91,8 @@ def drawings(scored: Scored, pixels: Callable[[dict], np.ndarray]) -> dict[int, 
     for row in scored.metrics["occlusion"]["worst"]:
         number = row["image"]
         image, hits = pixels(images[number]), found.get(number, [])
-        left = draw.found_panel(image, hits, skeleton, "found", least)
+        left = draw.found_panel(image, hits, skeleton, "", least)
+        left = left._replace(caption=f"{len(left.joints)} found")
         right = draw.truth_panel(image, people[number], skeleton, "truth")
         sheet = draw.contact_sheet([[left, right]], skeleton, _PANEL)
         drawn[number] = draw.encoded(sheet, ".jpg")

@@ -38,14 +38,15 @@ STYLE = matplotlib.rc_context(
 @STYLE
 def bins(view: dict) -> str:
     """AP and AP50 in the four kinds of bins."""
-    figure = Figure((10, 6.4), layout="constrained")
+    figure = Figure((10, 6.8))
+    figure.set_layout_engine("constrained", hspace=0.08)
     for axes, (name, title) in zip(
         figure.subplots(2, 2).flat, _TITLES.items(), strict=True
     ):
         rows = view["bins"][name]
         axes.set_title(title)
         _bars(axes, rows, {"AP": BLUE, "AP50": ORANGE})
-        ticks = [f"{occlusion.span(row)}\n{row['persons']} persons" for row in rows]
+        ticks = [f"{_span(row)}\n{row['persons']} persons" for row in rows]
         axes.set_xticks(range(len(rows)), ticks)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return _svg(figure)
@@ -121,7 +122,7 @@ def error_types(types: dict) -> str:
         share = 100 * np.array([counts[kind] for counts in rows.values()]) / total
         axes.barh(names, share, 0.75, start, color=color, label=kind)
         start += share
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.4, -0.6)  # downwards
     axes.set(xlim=(0, 100), xlabel="labelled joints of the people found, %")
     figure.legend(loc="outside upper center", ncols=len(_KINDS), frameon=False)
     return _svg(figure)
@@ -162,8 +163,17 @@ def _bars(axes: Axes, rows: list[dict], kinds: dict[str, str]) -> None:
         heights = [100 * rows[i][name] for i in known]
         drawn = axes.bar(places, heights, width, color=color, label=name)
         axes.bar_label(drawn, fmt="%.1f", fontsize=8, padding=1)
+    for at, row in enumerate(rows):
+        if all(row[name] == coco.UNDEFINED for name in kinds):
+            axes.text(at, 3, "not defined", fontsize=8, ha="center", color="#555555")
     axes.set(xlim=(-0.6, len(rows) - 0.4), ylim=(0, 108), ylabel="%")
     axes.set_yticks(range(0, 101, 20))
+
+
+def _span(row: dict) -> str:
+    """What a bin holds; an open one in words."""
+    text = occlusion.span(row)
+    return f"{text[:-1]} or more" if text.endswith("-") else text
 
 
 def _svg(figure: Figure) -> str:

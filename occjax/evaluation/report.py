@@ -193,6 +193,6 @@ def headline(stamp: dict[str, Any]) -> str:
             "/".join(names),
             *(f"{stamp[key]} {key}" for key in ("images", "persons") if key in stamp),
             *(f"{key} {stamp[key]}" for key in facts),
-            f"{stamp['measure']} of {stamp['joints']} joints by {stamp['evaluator']}",
+            f"{stamp['measure']}, {stamp['joints']} joints, {stamp['evaluator']}",
         ]
     )

@@ -86,6 +86,8 @@ def read_people(protocol: pck.Protocol, path: str) -> People:
             f"{path}: expected joints [N, {expected[0]}, 3] of {protocol.name}, got "
             f"{list(joints.shape)}."
         )
+    if not np.isin(joints[..., 2], (UNLABELLED, OCCLUDED, VISIBLE)).all():
+        raise UserError(f"{path}: expected visibility 0, 1 or 2 as joints' third.")
     joints = np.where(joints[..., 2:] > UNLABELLED, joints, 0.0)
     _check_finite(joints, path)
     if protocol.measure == "PCKh":
