@@ -172,7 +172,7 @@ def _check_numbers(
             values = np.asarray(rows)
             sound = values.dtype.kind in "biuf" and values.shape[1:] == shape
             sound = sound and bool(np.isfinite(values).all())
-        except (ValueError, OverflowError):  # ragged, or an integer beyond any float
+        except ValueError:  # ragged
             sound = False
         if not sound:
             for index, row in enumerate(rows, start):
