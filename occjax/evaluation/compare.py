@@ -157,13 +157,10 @@ def _at(ranked: Ranked, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _groups(pairs: Pairs, truth: dict) -> dict[str, np.ndarray]:
     """Which images [N] are in "all" and in each bin of box IoU."""
-    overlap = occlusion.max_overlap(truth)
-    values = np.array([overlap[int(image)] for image in pairs.images])
-    edges = np.array(occlusion.EDGES)
-    place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
-    groups = {"all": np.ones(len(values), bool)}
-    for at, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
-        groups[f"box IoU {low:.1f}-{high:.1f}"] = place == at
+    groups = {"all": np.ones(len(pairs.images), bool)}
+    for low, high, images in occlusion.overlap_bins(truth):
+        inside = np.isin(pairs.images, list(images))
+        groups[f"box IoU {low:.1f}-{high:.1f}"] = inside
     return groups
 
 

@@ -17,7 +17,7 @@ def test_images_come_by_the_mean_best_oks_of_their_people():
         figures.person(6, 7, far, iscrowd=1),
         figures.person(7, 8, joints, num_keypoints=0),  # nobody counts
     ]
-    found = [figures.detection(image, joints) for image in (4, 5, 8)]
+    found = [figures.detection(image, joints) for image in (4, 5, 5, 8)]
     found += [figures.detection(6, joints + [1e6, 0, 0]), figures.detection(7, far)]
     pairs = figures.gathered((figures.truth_of(people), found))
     rows = worst.images(pairs)
