@@ -1,4 +1,6 @@
 import json
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -11,7 +13,9 @@ from occjax import evaluate
 from occjax.errors import UserError
 from occjax.evaluation import coco, view
 from occjax.runtime.options import Options
+from occjax.skeletons import COCO
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 CASE = "xtcocotools_example_coco"
 
 
@@ -104,6 +108,26 @@ def test_every_part_of_the_view_is_printed_and_saved(files, tmp_path):
     assert view.text(saved["occlusion"]) in done.stdout
     assert "<svg" in (tmp_path / "report.html").read_text()
     assert "metrics.json, detections.json, report.html" in done.stdout
+
+
+def test_every_key_is_documented(files, tmp_path):
+    compared = f"--compare={files['--detections']}"
+    run(*arguments(files), f"--output={tmp_path}", "--noreport", compared)
+    words = (ROOT / "docs/evaluation.md").read_text()
+
+    def keys(value):
+        if isinstance(value, list):
+            value = dict(enumerate(value[:1]))
+        if isinstance(value, dict):
+            for key, item in value.items():
+                yield key
+                yield from keys(item)
+
+    names = set(keys(json.loads((tmp_path / "metrics.json").read_text())))
+    names = {name.replace("AR", "AP") for name in names if isinstance(name, str)}
+    names -= {*COCO.joints, *(name for name in names if name.startswith("box IoU"))}
+    assert len(names) > 80
+    assert [name for name in names if not re.search(rf"[`.]{name}[`.]", words)] == []
 
 
 def test_compat_changes_the_corrections_alone(files, tmp_path):
