@@ -20,7 +20,6 @@ svg, img { max-width: 100%; height: auto; display: block; }
 figure { margin: 1em 0; } figcaption, p { max-width: 50em; }
 pre { font-size: 12px; line-height: 1.3; overflow-x: auto; }
 """
-_POSES = "Joints are solid where visible and hollow where occluded."
 
 
 def page(
@@ -185,14 +184,18 @@ def _scores(found: dict) -> str:
 
 def _worst(rows: list[dict], drawings: Mapping[int, bytes]) -> str:
     words = (
-        "<p>By the mean, over the people of an image, of the highest OKS that a "
-        "detection has with each. Drawn are detections of at least the confident "
-        f"score, on the left, beside the labels. {_POSES}</p>"
+        "By the mean, over the people of an image, of the highest OKS that a detection "
+        "has with each."
     )
     if not any(row["image"] in drawings for row in rows):
         heads = ("image", "persons", "mean best OKS")
         cells = [(r["image"], r["persons"], f"{r['OKS']:.3f}") for r in rows]
-        return words + table(heads, cells)
+        return f"<p>{words}</p>{table(heads, cells)}"
+    words = (
+        f"<p>{words} On the left the detections of at least the confident score, on "
+        f"the right the labels. Joints are solid where visible, hollow where occluded, "
+        f"missing where not labelled.</p>"
+    )
     return words + "".join(
         _figure(
             _image(drawings[row["image"]]),

@@ -91,6 +91,8 @@ def reliability(view: dict) -> str:
         _reliability(above, below, values["bins"])
         above.set(title=title, ylabel=true, ylim=(0, 1.02))
         below.set(xlabel=f"predicted {predicted}", ylabel="count")
+    handles = grid[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper left", ncols=2, frameon=False)
     return _svg(figure)
 
 
@@ -104,7 +106,6 @@ def _reliability(above: Axes, below: Axes, rows: list[dict]) -> None:
     above.plot(*points, "o-", color=BLUE, label="found")
     above.set_xlim(*span)
     above.grid(alpha=0.3)
-    above.legend(loc="upper left", frameon=False)
     below.bar(low, [row["count"] for row in rows], width, align="edge", color=SKY)
     below.set_xlim(*span)
 
