@@ -10,7 +10,8 @@ an annotation file in COCO's format:
 With --config, the sheet shows what the training of a config makes of its dataset: each
 record, and beside it its view with augmentation and occlusions.
 
-  python -m data_prep.browse --config configs/pinet.py:coco
+  python -m data_prep.browse --config configs/pinet.py:coco \
+      --config.occlusion="({'name': 'mask_joints'},)"
 """
 
 import pathlib
@@ -20,10 +21,10 @@ import cv2
 import numpy as np
 from absl import flags
 
-import data_prep
 from data_prep import census, coco
 from occjax import draw, skeletons
 from occjax.data import pipeline, records, sources
+from occjax.runtime import cli
 from occjax.runtime import config as configs
 from occjax.types import Batch
 
@@ -39,15 +40,16 @@ def define_flags() -> None:
     flags.DEFINE_string("split", "train", "Split to look at.")
     flags.DEFINE_string("output", "", "PNG to write; NAME-SPLIT.png by default.")
     flags.DEFINE_integer("count", 24, "Images on the sheet.", lower_bound=1)
-    flags.DEFINE_string("config", None, "FILE[:VARIANT]: show its training views.")
+    configs.define_flag()
     flags.DEFINE_string("annotations", None, "COCO-format file to count instead.")
     flags.DEFINE_enum(
         "skeleton", "coco", sorted(skeletons.BY_NAME), "Joints of --annotations."
     )
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Draws and counts the split that the flags name, or counts a file."""
+    del argv
     if FLAGS.annotations:
         skeleton = skeletons.BY_NAME[FLAGS.skeleton]
         download = coco.read(pathlib.Path(FLAGS.annotations), skeleton)
@@ -55,7 +57,7 @@ def main() -> None:
         return
     data = {"dataset": FLAGS.dataset, "dir": FLAGS.dir, "split": FLAGS.split}
     if FLAGS.config:
-        data = configs.data_settings(configs.load(FLAGS.config))
+        data = configs.data_settings(FLAGS.config)
     source = sources.load(data, data["split"])
     output = pathlib.Path(FLAGS.output or f"{data['dataset']}-{data['split']}.png")
     if FLAGS.config:
@@ -122,4 +124,4 @@ def _panel(record: records.Record) -> draw.Panel:
 
 if __name__ == "__main__":
     define_flags()
-    data_prep.run(main)
+    cli.run(main)

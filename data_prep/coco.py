@@ -16,7 +16,7 @@ import pathlib
 from absl import flags
 
 import data_prep
-from data_prep import downloads
+from data_prep import downloads, readers
 from data_prep.account import Account
 from occjax import skeletons
 from occjax.errors import UserError
@@ -78,7 +78,7 @@ def read_json(path: pathlib.Path) -> tuple[dict, dict]:
     Raises:
         UserError: it is not there, no JSON, or lacks the lists of the COCO format.
     """
-    content, facts = downloads.read_json(path)
+    content, facts = readers.read_json(path)
     for key in ("images", "annotations"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise UserError(f"{path} is not in COCO format: it has no list {key!r}.")

@@ -16,7 +16,7 @@ import pathlib
 from absl import flags
 
 import data_prep
-from data_prep import coco, downloads
+from data_prep import coco, downloads, fields
 from occjax import skeletons
 
 FLAGS = flags.FLAGS
@@ -82,8 +82,8 @@ def _person(annotation: object) -> object:
         return annotation
     result = dict(annotation)
     box = result.get("bbox")
-    if downloads.is_box(box):
-        result["area"] = downloads.area_of(box)
+    if fields.is_box(box):
+        result["area"] = fields.area_of(box)
     # Head and neck alone make no person: the evaluator ignores such people.
     alone = _counted_joints(annotation) > 0 and not annotation.get("iscrowd")
     return {**result, "is_target": alone}
@@ -120,7 +120,7 @@ def _is_swapped(content: dict) -> bool:
     for annotation in content["annotations"]:
         one = annotation if isinstance(annotation, dict) else {}
         box, image_id = one.get("bbox"), one.get("image_id")
-        if downloads.is_box(box) and isinstance(image_id, int) and image_id in sizes:
+        if fields.is_box(box) and isinstance(image_id, int) and image_id in sizes:
             x, y, w, h = box
             width, height = sizes[image_id]
             beyond["listed"] += x + w > width or y + h > height

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep import coco, downloads
+from data_prep import coco, fields
 from occjax import skeletons
 from occjax.data import convert
 from occjax.errors import UserError
@@ -98,8 +98,8 @@ def _people(path: pathlib.Path, content: dict) -> _People:
         if not any(flat) or len(flat) % 3 or size is None:
             continue
         box = annotation.get("bbox")
-        numbers = [*flat, *(box if downloads.is_box(box) else [0] * 4), *size]
-        if all(map(downloads.is_number, numbers)):
+        numbers = [*flat, *(box if fields.is_box(box) else [0] * 4), *size]
+        if all(map(fields.is_number, numbers)):
             rows[len(flat) // 3].append(numbers)
     count = max(rows, key=lambda joints: len(rows[joints]), default=0)
     table = np.array(rows[count], float).reshape(len(rows[count]), 3 * count + 6)

@@ -23,7 +23,7 @@ import tqdm
 from absl import flags
 
 import data_prep
-from data_prep import downloads
+from data_prep import downloads, readers
 from occjax import skeletons
 from occjax.data.records import decode
 from occjax.errors import UserError
@@ -73,7 +73,7 @@ def read(
     Raises:
         UserError: the file is not there, of another format, or has no such part.
     """
-    array, facts = downloads.read_mat(path, "joints")
+    array, facts = readers.read_mat(path, "joints")
     shape = np.shape(array)
     form = {LSP.layout: LSP, EXTENDED.layout: EXTENDED}.get(shape[:2])
     if form is None or len(shape) != 3 or not _is_numeric(array):

@@ -26,7 +26,7 @@ import numpy as np
 from absl import flags
 
 import data_prep
-from data_prep import downloads
+from data_prep import downloads, readers
 from occjax import skeletons
 from occjax.errors import UserError
 from occjax.types import OCCLUDED, UNLABELLED, VISIBLE
@@ -86,10 +86,10 @@ def read(path: pathlib.Path, *, part: str = "all") -> downloads.Download:
     """
     remarks = {}
     if path.suffix == ".mat":
-        release, facts = downloads.read_mat(path, "RELEASE")
+        release, facts = readers.read_mat(path, "RELEASE")
         names, people = _from_release(path, release)
     else:
-        content, facts = downloads.read_json(path)
+        content, facts = readers.read_json(path)
         names, people, unmarked = _from_json(path, content)
         remarks["people whose occluded joints are not marked"] = unmarked
     if part != "all":

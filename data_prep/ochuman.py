@@ -25,7 +25,7 @@ from absl import flags
 from faster_coco_eval.core import mask as run_lengths
 
 import data_prep
-from data_prep import coco, downloads
+from data_prep import coco, downloads, fields, readers
 from occjax import skeletons
 from occjax.errors import UserError
 from occjax.types import OCCLUDED, UNLABELLED, VISIBLE
@@ -87,7 +87,7 @@ def read(
         UserError: the file is not there, of another format, or does not have what is
             asked for.
     """
-    content, facts = downloads.read_json(path)
+    content, facts = readers.read_json(path)
     if isinstance(content, dict) and "annotations" in content:
         for option, value, only in (("joints", joints, 17), ("part", part, "all")):
             if value != only:
@@ -169,13 +169,13 @@ def _person(
     """What COCO's form says of a person; `area` as in the COCO-format files."""
     if not isinstance(person, dict):
         return {}
-    box = downloads.xywh(person.get("bbox"))
+    box = fields.xywh(person.get("bbox"))
     result: dict[str, Any] = {"bbox": box}
-    if downloads.is_box(box):
+    if fields.is_box(box):
         result["area"] = box[2] * box[3]
     if person.get("keypoints") is not None:
         flat = person["keypoints"]
-        result["keypoints"] = downloads.joints_as(flat, source, target, meaning)
+        result["keypoints"] = fields.joints_as(flat, source, target, meaning)
     if person.get("segms") is not None:
         result["segmentation"] = _mask(person["segms"])
     return result

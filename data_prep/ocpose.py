@@ -16,7 +16,7 @@ import pathlib
 from absl import flags
 
 import data_prep
-from data_prep import coco, downloads, inspection
+from data_prep import coco, downloads, fields, inspection
 from occjax import skeletons
 
 FLAGS = flags.FLAGS
@@ -87,12 +87,12 @@ def _person(annotation: object, found: inspection.Findings) -> object:
         return annotation
     result = dict(annotation)
     if found.boxes == "xyxy":
-        result["bbox"] = downloads.xywh(annotation.get("bbox"))
+        result["bbox"] = fields.xywh(annotation.get("bbox"))
     box = result.get("bbox")
-    if downloads.is_box(box):
-        result["area"] = downloads.area_of(box)
+    if fields.is_box(box):
+        result["area"] = fields.area_of(box)
     if "keypoints" in annotation:
-        result["keypoints"] = downloads.joints_as(
+        result["keypoints"] = fields.joints_as(
             annotation["keypoints"], found.order, skeletons.OCPOSE, found.meaning
         )
     return result

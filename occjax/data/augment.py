@@ -5,6 +5,7 @@ it is handed, so that one index gives the same bytes whenever it is read.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -246,16 +247,16 @@ def labels(
         flip: [J] order of the joints in a mirrored view.
     """
     persons = record["persons"]
-    source = np.asarray(persons["joints"], np.float64)[rows]  # [p, J, 3]
+    source = persons["joints"][rows].astype(np.float64)  # [p, J, 3]
     if flip is not None:
         source = source[:, list(flip)]
     seen = source[:, :, 2]
     joints = np.where(seen[..., None] > 0, warp.apply(matrix, source[..., :2]), 0.0)
     factor = warp.area_factor(matrix)
-    box = np.asarray(persons["bbox"], np.float64)[rows]
+    box = persons["bbox"][rows].astype(np.float64)
     # A box without area would weigh infinitely much; 0 is left to padding.
     area = np.maximum(box[:, 2] * box[:, 3] * factor, 1.0)
-    head = np.asarray(persons["head_size"], np.float64)[rows] * np.sqrt(factor)
+    head = persons["head_size"][rows].astype(np.float64) * math.sqrt(factor)
     return Labels(
         joints=_pad(joints, max_persons, np.float32),
         visibility=_pad(seen, max_persons, np.uint8),

@@ -9,7 +9,6 @@ Such a record is the image's, and has besides
 
 import collections
 import json
-import math
 import pathlib
 from typing import Any, TypeGuard
 
@@ -19,6 +18,8 @@ from absl import logging
 from occjax.data import records
 from occjax.data.sources import Source
 from occjax.errors import UserError
+
+_FARTHEST = 1e9  # pixels; JSON's integers have no end, those of floats do
 
 
 class Annotated:
@@ -170,13 +171,17 @@ def _checked(entry: Any, where: str) -> tuple[int, np.ndarray, float]:
         raise UserError(
             f"{where}: image_id: expected a number, found {image_id!r:.60}."
         )
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_finite, box)):
-        raise UserError(f"{where}: bbox: expected four numbers, found {box!r:.60}.")
-    if not _finite(score):
-        raise UserError(f"{where}: score: expected a number, found {score!r:.60}.")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_sound, box)):
+        raise UserError(
+            f"{where}: bbox: expected four numbers within 1e9, found {box!r:.60}."
+        )
+    if not _sound(score):
+        raise UserError(
+            f"{where}: score: expected a number within 1e9, found {score!r:.60}."
+        )
     return image_id, np.array(box, np.float64), score
 
 
-def _finite(value: Any) -> TypeGuard[float]:
+def _sound(value: Any) -> TypeGuard[float]:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+    return number and -_FARTHEST < value < _FARTHEST

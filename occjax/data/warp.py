@@ -63,9 +63,9 @@ def crop_matrix(
     """
     turn, factor = math.radians(rotation), width / side
     cos, sin = factor * math.cos(turn), factor * math.sin(turn)
-    linear = np.array([[cos, sin], [-sin, cos]])
-    shift = np.array([width, height]) / 2 - linear @ np.asarray(center, np.float64)
-    return np.column_stack([linear, shift])
+    x, y = map(float, center)
+    right, down = width / 2 - (cos * x + sin * y), height / 2 - (cos * y - sin * x)
+    return np.array([[cos, sin, right], [-sin, cos, down]])
 
 
 def window_width(
@@ -157,8 +157,11 @@ def mirror(matrix: np.ndarray, width: int, shift: float = 0.0) -> np.ndarray:
 
 def invert(matrix: np.ndarray) -> np.ndarray:
     """The map [2, 3] from input back to source pixels."""
-    linear = np.linalg.inv(matrix[:, :2])
-    return np.column_stack([linear, -linear @ matrix[:, 2]])
+    # Plain numbers: NumPy takes longer over so few than decoding a row of an image.
+    (a, b, x), (c, d, y) = matrix.tolist()
+    det = a * d - b * c
+    rows = (d / det, -b / det), (-c / det, a / det)
+    return np.array([(p, q, -(p * x + q * y)) for p, q in rows])
 
 
 def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -168,7 +171,8 @@ def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 def area_factor(matrix: np.ndarray) -> float:
     """Input pixels per source pixel."""
-    return abs(float(np.linalg.det(matrix[:, :2])))
+    (a, b, _), (c, d, _) = matrix.tolist()
+    return abs(a * d - b * c)
 
 
 def warp_image(
@@ -188,6 +192,10 @@ def warp_image(
 
 def covered(matrix: np.ndarray, shape: tuple[int, ...], canvas: tuple[int, int]):
     """Height and width [2] int32 of the input that source pixels reach into."""
-    corners = np.array([[x, y] for x in (0, shape[1] - 1) for y in (0, shape[0] - 1)])
-    reach = np.floor(apply(matrix, corners).max(axis=0)[::-1]).astype(np.int64) + 1
-    return np.clip(reach, 0, canvas).astype(np.int32)
+    right, bottom = shape[1] - 1, shape[0] - 1
+    reach = [
+        math.floor(max(0.0, a * right) + max(0.0, b * bottom) + shift) + 1
+        for a, b, shift in matrix[::-1].tolist()
+    ]
+    pairs = zip(reach, canvas, strict=True)
+    return np.array([min(max(far, 0), most) for far, most in pairs], np.int32)

@@ -186,19 +186,12 @@ def make_predict_step(
 def compiler_options() -> dict[str, Any] | None:
     """XLA options of all steps: the one place for them; None means XLA's defaults.
 
-    On CPUs the default optimiser takes twice as long over HRNet-W32, and handing all
-    sums to YNNPACK as well as convolutions and products doubles the time to load it
-    from the cache; neither makes steps faster (docs/benchmark.md).
+    On CPUs the default optimiser takes twice as long over HRNet-W32 and gives steps
+    that are no faster (docs/benchmark.md).
     """
     if jax.default_backend() != "cpu":
         return None
-    kinds = ("DOT", "INDIVIDUAL_CONVOLUTION")
-    return {
-        "xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE",
-        "xla_cpu_experimental_ynn_fusion_type": ",".join(
-            f"LIBRARY_FUSION_TYPE_{kind}" for kind in kinds
-        ),
-    }
+    return {"xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE"}
 
 
 def total_loss(

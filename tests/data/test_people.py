@@ -137,7 +137,9 @@ def test_detected_boxes_keep_order_image_and_score(tmp_path):
         ([entry(), entry("7")], "entry 1: image_id: expected a number, found '7'"),
         ([entry(box=(1, 2, 3))], "entry 0: bbox: expected four numbers"),
         ([entry(box=(1, 2, float("nan"), 3))], "entry 0: bbox"),
-        ([entry(score=None)], "entry 0: score: expected a number, found None"),
+        ([entry(box=(1, 2, 10**400, 3))], "entry 0: bbox"),
+        ([entry(score=None)], "entry 0: score: expected a number.*, found None"),
+        ([entry(score=10**400)], "entry 0: score"),
         ([entry(1)], "no box of a person on an image of scenes"),
     ],
 )
