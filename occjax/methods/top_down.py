@@ -121,7 +121,7 @@ def decode(model: Model, outputs: Outputs, inputs: Inputs) -> Poses:
     )
 
 
-# Names of the official HRNet code, deep-high-resolution-net.pytorch; see torch_names.py.
+# Names of deep-high-resolution-net.pytorch; see torch_names.py.
 HRNET_NAMES = (
     *prefixed(hrnet.TORCH_NAMES, "", "trunk"),
     (r"final_layer", "head", "conv"),
