@@ -219,7 +219,7 @@ def watched(batches: Iterable[Batch], total: int) -> Iterator[Batch]:
         seen, told = set(), 0  # an image comes once for each of its crops
         for batch in batches:
             yield batch
-            seen |= {image for image in np.asarray(batch.image_id).tolist() if image >= 0}
+            seen |= {i for i in np.asarray(batch.image_id).tolist() if i >= 0}
             done = len(seen)
             bar.update(done - bar.n)
             if talks and not terminal and 10 * done // total > told:
