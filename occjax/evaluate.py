@@ -3,6 +3,7 @@ r"""Scores a trained model, or anybody's detections, by the dataset's protocol.
 A run that occjax.train left in DIR:
 
     python -m occjax.evaluate --workdir DIR [--split S] [--noflip] [--scales 0.5,1,2]
+        [--boxes BOXES.json]
 
 prints tables and writes to DIR (or --output):
 
@@ -60,6 +61,7 @@ class How(NamedTuple):
     compare: str | None = None  # other detections of the same images
     images: str | None = None  # folder of the images of a detections file
     page: bool = True  # write report.html
+    boxes: str | None = None  # what a run crops; None: as its config says
 
 
 def define_flags() -> None:
@@ -67,6 +69,9 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Folder of the run to score.")
     flags.DEFINE_string(
         "split", None, "Split to score on; by default the config's data.eval_split."
+    )
+    flags.DEFINE_string(
+        "boxes", None, "COCO result list of boxes, for runs that see a person a crop."
     )
     options.define_flags()
     flags.DEFINE_string("output", None, "Folder to write to; by default the run's own.")
@@ -97,7 +102,7 @@ def main(argv: Any) -> None:
     """Scores what the flags name."""
     del argv
     compat, page = FLAGS.coco_analyze_compat, FLAGS.report
-    how = How(FLAGS.backend, compat, FLAGS.compare, FLAGS.images, page)
+    how = How(FLAGS.backend, compat, FLAGS.compare, FLAGS.images, page, FLAGS.boxes)
     if FLAGS.detections or FLAGS.annotations:
         _check_file_flags()
         given = (FLAGS.dataset, FLAGS.annotations, FLAGS.detections, FLAGS.output)
@@ -125,7 +130,7 @@ def _check_file_flags() -> None:
                 f"--{name} is missing; scoring a file needs --dataset, "
                 "--annotations and --detections."
             )
-    for name in ("workdir", "split", "flip", "scales"):
+    for name in ("workdir", "split", "boxes", "flip", "scales"):
         if FLAGS[name].present:
             raise UserError(f"--{name} does not go with --detections.")
     if FLAGS.images and not FLAGS.output:
@@ -234,11 +239,16 @@ def score_run(
     """
     # Late, so that scoring a file needs no JAX.
     from occjax import scoring
-    from occjax.data import pipeline, sources
+    from occjax.data import pipeline, sources, views
     from occjax.runtime import trained
 
     step, config = trained.last(workdir, chosen.flip)
     split = split or str(config.data.eval_split)
+    if how.boxes:
+        if not views.of_people(config.data):
+            raise UserError("--boxes: this run sees whole images, it crops nobody.")
+        with config.unlocked():
+            config.data.detections = how.boxes
     data = config.data.to_dict()
     source = sources.load(data, split)
     protocol = report.chosen_protocol(dataset, data["dataset"], source.skeleton)

@@ -53,6 +53,7 @@ class Task:
     method: types.ModuleType
     model: nn.Module
     predict_step: step.PredictStep
+    suppress_step: step.SuppressStep | None
 
     @property
     def data(self) -> dict[str, Any]:
@@ -100,6 +101,7 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Task:
         method,
         model,
         predict_step,
+        step.make_suppress_step(method, model),
     )
 
 
@@ -202,6 +204,7 @@ def evaluate(
         state.variables,
         progress.watched(batches, total),
         task.layout,
+        task.suppress_step,
     )
     if jax.process_index() != 0:
         return

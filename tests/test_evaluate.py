@@ -10,8 +10,10 @@ import pytest
 import runs
 
 from occjax import evaluate
+from occjax.data import sources
 from occjax.errors import UserError
 from occjax.evaluation import coco, view
+from occjax.runtime import config
 from occjax.runtime.options import Options
 from occjax.skeletons import COCO
 
@@ -348,3 +350,34 @@ def test_folder_without_a_run_is_refused_and_not_created(tmp_path):
 
 def test_scales_must_be_numbers():
     refused(run("--workdir=runs/a", "--scales=1,big"), "--scales=1,big")
+
+
+def test_a_run_that_crops_people_takes_boxes_of_a_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    folder, settings = runs.save(tmp_path, config.load("configs/hrnet.py:smoke"))
+    source = sources.load(settings.data.to_dict(), "test")
+    first = [source[i] for i in range(3)]  # nobody is looked for in the fourth image
+    boxes = [
+        {"image_id": int(r["image_id"]), "category_id": 1, "bbox": b, "score": 0.5}
+        for r in first
+        for b in np.asarray(r["persons"]["bbox"], float).tolist()
+    ]
+    file = tmp_path / "boxes.json"
+    file.write_text(json.dumps([*boxes, *boxes]))
+    how = evaluate.How(boxes=str(file), page=False)
+    evaluate.score_run(str(folder), None, Options(None, (1.0,)), str(tmp_path), how)
+
+    found = json.loads((tmp_path / "detections.json").read_text())
+    assert {item["image_id"] for item in found} == {int(r["image_id"]) for r in first}
+    assert len(found) <= len(boxes)  # the second pose of a box is superfluous
+    stamp = json.loads((tmp_path / "metrics.json").read_text())["protocol"]
+    assert stamp["box_source"] == str(file)
+    assert "AP" in capsys.readouterr().out
+
+
+def test_a_run_that_sees_whole_images_takes_no_boxes(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    folder, _ = runs.make(tmp_path)
+    how = evaluate.How(boxes="boxes.json")
+    with pytest.raises(UserError, match="--boxes: this run sees whole images"):
+        evaluate.score_run(str(folder), None, Options(None, (1.0,)), None, how)

@@ -7,7 +7,9 @@ A method file defines
 - `decode(model, outputs, inputs)`: outputs -> Poses in source pixels, inside jit;
 - optionally `proposals(model, labels)`: where training asks the model for poses. Its
   result is handed to `__call__` as the keyword `proposals`. It says where to look,
-  never what is there.
+  never what is there;
+- optionally `suppress(model, poses, area)`: for methods that see a person a crop, the
+  scores of all poses of an image, -inf for those that another one makes superfluous.
 
 `model` is the unbound module: its fields are the method's settings.
 """

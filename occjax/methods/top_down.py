@@ -17,7 +17,15 @@ from occjax.nn import backbone as build_backbone
 from occjax.nn import hrnet
 from occjax.nn.blocks import conv
 from occjax.nn.torch_names import prefixed
-from occjax.ops import decoding, flip_test, joint_maps, losses, rescoring
+from occjax.ops import (
+    decoding,
+    flip_test,
+    grouping,
+    joint_maps,
+    losses,
+    rescoring,
+    suppression,
+)
 from occjax.ops.image import normalize
 from occjax.skeletons import Skeleton
 from occjax.types import Array, Inputs, Labels, Poses
@@ -46,6 +54,7 @@ class Model(nn.Module):
     flip_test: bool = True  # average with the mirrored crop
     shift_heatmap: bool = True  # its map moved right by a pixel, as published
     confident: float = 0.2  # joints scored above it make the pose's score
+    nms: float = 0.9  # OKS from above which the lower of an image's poses goes
     dtype: Any = jnp.float32  # computation of the backbone
 
     def __post_init__(self) -> None:
@@ -119,6 +128,18 @@ def decode(model: Model, outputs: Outputs, inputs: Inputs) -> Poses:
         visible=jnp.full_like(joint_score[:, None], jnp.nan),
         score=score[:, None],
     )
+
+
+def suppress(model: Model, poses: Poses, area: Array) -> Array:
+    """Scores [B, P] of the poses of whole images, -inf where a better one is alike.
+
+    Args:
+        model: its `nms` decides.
+        poses: of P crops of each image.
+        area: [B, P] of the crops, source pixels^2, the scale of OKS as in HRNet's code.
+    """
+    oks = grouping.oks_matrix(poses.joints, model.skeleton.sigmas, area)
+    return suppression.oks_nms(oks, poses.score, model.nms)
 
 
 # Names of deep-high-resolution-net.pytorch; see torch_names.py.

@@ -18,6 +18,7 @@ class Trained(NamedTuple):
 
     config: Any  # ConfigDict
     predict_step: step.PredictStep
+    suppress_step: step.SuppressStep | None
     variables: Mapping[str, Any]  # the averaged parameters where there are some
     layout: Layout
 
@@ -35,7 +36,8 @@ class Trained(NamedTuple):
         """Poses of `total` images in batches, with a progress bar."""
         watched = progress.watched(batches, total)
         return inference.predict_dataset(
-            self.predict_step, self.variables, watched, self.layout
+            *(self.predict_step, self.variables, watched, self.layout),
+            self.suppress_step,
         )
 
 
@@ -80,4 +82,5 @@ def load(
     with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
         state = checkpoints.restore(number, like).state
     run = step.make_predict_step(method, model, layout)
-    return Trained(config, run, state.variables, layout)
+    suppress = step.make_suppress_step(method, model)
+    return Trained(config, run, suppress, state.variables, layout)
