@@ -9,6 +9,15 @@ WHOLE_IMAGE = dict(
     flip_shift=0.0,  # 3.0 mislabels mirrored images as the official code does
 )
 
+# Crops of one person (HRNet; SimpleBaseline turns by 40 degrees and always).
+CROP = dict(
+    scale=(0.65, 1.35),  # factor of the window
+    rotate=90.0,  # degrees, at most: two deviations of 45
+    rotate_share=0.6,  # of crops that are turned at all
+    flip=0.5,
+    half_body=0.3,  # share of crops of one half, of people with many joints
+)
+
 # Gentler, for scenes that are rendered to fill the image.
 RENDERED = dict(scale=(0.95, 1.1), rotate=5.0, translate=0.03, flip=0.5, flip_shift=0.0)
 

@@ -13,8 +13,9 @@
 The paper's variants carry its settings in full: HRNet-W32 at 512, Adam at 1e-3 without
 weight decay, two drops by ten, batch, epochs and sampling counts as published; the
 paper trained on two RTX 3090. Its training flip mislabels mirrored images by 3 pixels;
-`--config.data.augment.flip_shift=3` brings that back. Weights pretrained on ImageNet,
-which the paper starts from, go into `init_from`.
+`--config.data.augment.flip_shift=3` brings that back. The paper starts from HRNet's
+ImageNet weights: `--config.init_from=hrnet_w32-36af842e.pth:^trunk/`. Published PINet
+weights come in by `occjax.convert`.
 """
 
 from ml_collections import ConfigDict

@@ -92,7 +92,7 @@ def read_torch(
     state_dict = state_dict.widened() if widen else state_dict
     skeleton = sources.skeleton_of(config.data.to_dict())
     method, model = step.build_model(config, skeleton)
-    rows = transfer.names_of(method)
+    rows = transfer.tables_of(method, model).whole
     if dry_run:
         _print_table(weights.listing(state_dict, rows))
     shapes = step.variable_shapes(model, configs.input_shape(config))
@@ -135,13 +135,13 @@ def write_torch(workdir: str, output: str) -> None:
         UserError: there is no sound run, its method has no published names, or the
             file's name tells no kind.
     """
-    from occjax import methods
-    from occjax.runtime import checkpoint, mesh, trained, transfer, weight_files
+    from occjax.runtime import checkpoint, mesh, step, trained, transfer, weight_files
     from occjax.runtime import weights as names
 
     weight_files.check_name(output)
     number, config = trained.last(workdir, None)
-    rows = transfer.names_of(methods.load(config.method))
+    skeleton = sources.skeleton_of(config.data.to_dict())
+    rows = transfer.tables_of(*step.build_model(config, skeleton)).whole
     with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
         layout = mesh.Layout.create()
         variables = checkpoints.variables(number, layout.replicated)

@@ -295,7 +295,16 @@ def _caption(text: str, width: int, scale: float) -> np.ndarray:
 
 def save_png(path: str | pathlib.Path, image: np.ndarray) -> None:
     """Writes an RGB image [H, W, 3] so that no reader ever finds half of it."""
-    done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    files.write_bytes(path, encoded(image, ".png"))
+
+
+def encoded(image: np.ndarray, kind: str) -> bytes:
+    """Bytes of an RGB image [H, W, 3] as a file of a kind: ".png" or ".jpg".
+
+    Raises:
+        ValueError: OpenCV cannot write such an image.
+    """
+    done, data = cv2.imencode(kind, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not done:
-        raise ValueError(f"{path}: an image {image.shape} cannot be written as PNG.")
-    files.write_bytes(path, data.tobytes())
+        raise ValueError(f"an image {image.shape} cannot be written as {kind}.")
+    return data.tobytes()

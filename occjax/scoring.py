@@ -1,41 +1,49 @@
 """Poses of a dataset, scored, and what that leaves: train and evaluate share it."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
 
 from occjax import draw
 from occjax.data import records
 from occjax.data.sources import Source
+from occjax.errors import UserError
 from occjax.evaluation import coco, report
+from occjax.evaluation.report import Scored
 from occjax.types import Poses
 
 SAMPLES = 12  # images on the contact sheet
+_PANEL = 480  # pixels, the width of a drawing in a report
 
 
-class Scored(NamedTuple):
-    """What came out of the first images of a source."""
+def score(
+    source: Source,
+    dataset: str,
+    count: int,
+    poses: Poses,
+    image_ids: Sequence[int],
+    **how: Any,
+) -> Scored:
+    """Scores poses of the first `count` images of a source; 0 means all.
 
-    truth: dict  # COCO ground truth
-    found: list[dict]  # COCO result list
-    metrics: dict[str, Any]  # of `report.score`
-
-
-def score(source: Source, count: int, poses: Poses, image_ids: Sequence[int]) -> Scored:
-    """Scores poses of the first `count` images of a source; 0 means all."""
+    Args:
+        source: of the images.
+        dataset: its name in the config.
+        count: how many of them.
+        poses: [N, P, ...], see `coco.detections`.
+        image_ids: [N].
+        how: `protocol`, by default the dataset's own, and what `report.score` takes.
+    """
     truth = coco.ground_truth(source, count)
     found = coco.detections(poses, image_ids, source.skeleton)
-    return Scored(truth, found, report.score(truth, found, source.skeleton))
+    how.setdefault("protocol", report.protocol_of(dataset, source.skeleton))
+    return report.score(truth, found, **how)
 
 
 def save(
-    folder: str | pathlib.Path,
-    source: Source,
-    scored: Scored,
-    config: Mapping[str, Any],
-    split: str,
-    step: int,
-    scales: Sequence[float] = (1.0,),
+    folder: str | pathlib.Path, source: Source, scored: Scored, stamp: dict[str, Any]
 ) -> str:
     """Writes metrics.json, detections.json and samples/SPLIT.png.
 
@@ -43,29 +51,81 @@ def save(
         folder: where to.
         source: that was scored.
         scored: from `score`.
-        config: of the run, as nested dictionaries.
-        split: that was scored.
-        step: how many steps the model was trained for.
-        scales: of the test.
+        stamp: from `report.stamp_of_run`.
 
     Returns:
         The table for the screen, and where the files are.
     """
-    folder = pathlib.Path(folder)
-    stamp = report.protocol_of_run(scored.truth, config, split, step, scales)
-    report.save(folder, stamp, scored.metrics, scored.found)
-    _draw(folder / "samples" / f"{split}.png", source, scored)
-    files = f"metrics.json, detections.json, samples/{split}.png"
+    folder, sample = pathlib.Path(folder), f"samples/{stamp['split']}.png"
+    report.save(folder, stamp, scored.metrics, scored.given)
+    save_samples(folder / sample, source, scored)
+    files = f"metrics.json, detections.json, {sample}"
     return f"{report.text(stamp, scored.metrics)}\nwritten to {folder}: {files}"
 
 
-def _draw(path: pathlib.Path, source: Source, scored: Scored) -> None:
-    """Contact sheet of images spread evenly over the scored ones."""
+def save_samples(path: pathlib.Path, source: Source, scored: Scored) -> None:
+    """Writes a contact sheet of images spread evenly over the scored ones."""
     images = scored.truth["images"]
     shown = range(0, len(images), -(-len(images) // SAMPLES))
     pictures = {images[i]["id"]: records.pixels(source[i]) for i in shown}
     least = scored.metrics["confident_score"]
-    sheet = draw.comparison_sheet(
-        pictures, scored.truth, scored.found, source.skeleton, least
-    )
+    skeleton = scored.protocol.skeleton
+    sheet = draw.comparison_sheet(pictures, scored.truth, scored.found, skeleton, least)
     draw.save_png(path, sheet)
+
+
+def drawings(scored: Scored, pixels: Callable[[dict], np.ndarray]) -> dict[int, bytes]:
+    """JPEG drawings of the worst images, what was found beside the truth.
+
+    Args:
+        scored: with the whole view.
+        pixels: what gives [H, W, 3] uint8 RGB of an item of the truth's `images`.
+
+    Returns:
+        Image id -> drawing.
+    """
+    least, skeleton = scored.metrics["confident_score"], scored.protocol.skeleton
+    people, found = map(coco.by_image, (scored.truth["annotations"], scored.found))
+    images = {item["id"]: item for item in scored.truth["images"]}
+    drawn = {}
+    for row in scored.metrics["occlusion"]["worst"]:
+        number = row["image"]
+        image, hits = pixels(images[number]), found.get(number, [])
+        left = draw.found_panel(image, hits, skeleton, "", least)
+        left = left._replace(caption=f"{len(left.joints)} found")
+        right = draw.truth_panel(image, people[number], skeleton, "truth")
+        sheet = draw.contact_sheet([[left, right]], skeleton, _PANEL)
+        drawn[number] = draw.encoded(sheet, ".jpg")
+    return drawn
+
+
+def pixels_of_source(source: Source, scored: Scored) -> Callable[[dict], np.ndarray]:
+    """What finds the pixels of an image in the source that was scored."""
+    places = {item["id"]: at for at, item in enumerate(scored.truth["images"])}
+    return lambda image: records.pixels(source[places[image["id"]]])
+
+
+def pixels_of_folder(folder: str) -> Callable[[dict], np.ndarray]:
+    """What reads the pixels of an image from a folder, by its `file_name`.
+
+    Raises:
+        UserError: there is no such folder; later, an image is missing or damaged.
+    """
+    if not pathlib.Path(folder).is_dir():
+        raise UserError(f"{folder}: there is no such folder of images.")
+
+    def read(image: dict) -> np.ndarray:
+        name = image.get("file_name")
+        if not isinstance(name, str) or not name:
+            raise UserError(
+                f"image {image['id']} of the ground truth has no file_name; "
+                "--images needs one."
+            )
+        path = pathlib.Path(folder) / name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}.") from error
+        return records.decode(data, str(path))
+
+    return read

@@ -32,6 +32,7 @@ from ml_collections import ConfigDict
 from occjax import files, scoring
 from occjax.data import pipeline, sources
 from occjax.errors import UserError
+from occjax.evaluation import report
 from occjax.runtime import checkpoint, cli, inference, progress, step, transfer
 from occjax.runtime import config as configs
 from occjax.runtime.mesh import Layout
@@ -52,6 +53,7 @@ class Task:
     method: types.ModuleType
     model: nn.Module
     predict_step: step.PredictStep
+    suppress_step: step.SuppressStep | None
 
     @property
     def data(self) -> dict[str, Any]:
@@ -99,6 +101,7 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Task:
         method,
         model,
         predict_step,
+        step.make_suppress_step(method, model),
     )
 
 
@@ -118,9 +121,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     with checkpoint.Checkpoints(workdir) as checkpoints:
         state, position = checkpoint.resume(checkpoints, state, config)
         if position is None:
-            state = transfer.start_from(
-                state, config.init_from, task.layout, task.method
-            )
+            tables = transfer.tables_of(task.method, task.model)
+            state = transfer.start_from(state, config.init_from, task.layout, tables)
         start = int(state.step)
         describe(task, state)
         with (
@@ -203,17 +205,19 @@ def evaluate(
         state.variables,
         progress.watched(batches, total),
         task.layout,
+        task.suppress_step,
     )
     if jax.process_index() != 0:
         return
-    scored = scoring.score(source, total, poses, image_ids.tolist())
+    scored = scoring.score(
+        source, config.data.dataset, total, poses, image_ids.tolist()
+    )
     figures = {k: v for k, v in scored.metrics.items() if k.startswith(("AP", "AR"))}
     writer.write(int(state.step), {f"test/{k}": v for k, v in figures.items()})
     if final:
         split, steps = config.data.eval_split, int(state.step)
-        print(
-            scoring.save(task.workdir, source, scored, config.to_dict(), split, steps)
-        )
+        stamp = report.stamp_of_run(scored, config.to_dict(), split, steps)
+        print(scoring.save(task.workdir, source, scored, stamp))
 
 
 if __name__ == "__main__":

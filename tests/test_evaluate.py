@@ -1,16 +1,23 @@
 import json
+import pathlib
+import re
 import subprocess
 import sys
 
 import cv2
+import numpy as np
 import pytest
 import runs
 
 from occjax import evaluate
+from occjax.data import sources
 from occjax.errors import UserError
-from occjax.evaluation import coco
+from occjax.evaluation import coco, view
+from occjax.runtime import config
 from occjax.runtime.options import Options
+from occjax.skeletons import COCO
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 CASE = "xtcocotools_example_coco"
 
 
@@ -32,6 +39,16 @@ def files(photographs):
 
 def arguments(flags):
     return [f"{name}={value}" for name, value in flags.items()]
+
+
+def folder_of_empty_images(annotations, folder):
+    """A grey picture for every image of a ground truth file."""
+    folder = folder / "images"
+    folder.mkdir()
+    for image in json.loads(annotations.read_text())["images"]:
+        grey = np.full((image["height"], image["width"], 3), 99, np.uint8)
+        cv2.imwrite(str(folder / image["file_name"]), grey)
+    return folder
 
 
 def refused(done, *words):
@@ -56,19 +73,159 @@ def test_file_is_scored_as_pycocotools_does(files, tmp_path):
     assert f"{100 * expected['AP']:.1f}" in done.stdout
 
 
-def test_scoring_a_file_imports_neither_jax_nor_a_loader(files):
-    script = (
-        "import runpy, sys\n"
-        f"sys.argv = ['evaluate', *{arguments(files)!r}]\n"
+@pytest.mark.parametrize("shown", [False, True])
+def test_scoring_a_file_imports_no_jax_and_nothing_it_can_do_without(
+    files, photographs, tmp_path, shown
+):
+    given = arguments(files)
+    heavy = {"jax", "flax", "grain", "array_record"}
+    if shown:
+        pictures = folder_of_empty_images(files["--annotations"], tmp_path)
+        given += [f"--output={tmp_path}", f"--images={pictures}"]
+    else:
         # faster-coco-eval takes OpenCV along where it is installed.
-        "loaders = {'grain', 'array_record', 'occjax.data'}\n"
+        heavy |= {"occjax.data", "matplotlib"}
+    script = (
+        f"import runpy, sys\nsys.argv = ['evaluate', *{given!r}]\n"
         "try:\n    runpy.run_module('occjax.evaluate', run_name='__main__')\n"
-        "finally:\n    print((loaders | {'jax', 'flax'}) & set(sys.modules))\n"
+        f"finally:\n    print({heavy!r} & set(sys.modules))\n"
     )
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("set()")
+
+
+def test_every_part_of_the_view_is_printed_and_saved(files, tmp_path):
+    done = run(*arguments(files), f"--output={tmp_path}", "--backend=pycocotools")
+    saved = json.loads((tmp_path / "metrics.json").read_text())
+    assert set(saved) == {
+        *("protocol", "occlusion", "confident_score"),
+        *(name for name in saved if name.startswith(("AP", "AR"))),
+    }
+    assert set(saved["occlusion"]) == {
+        *("bins", "joints", "curves", "errors", "calibration", "oracle", "worst")
+    }
+    assert saved["protocol"]["evaluator"].startswith("pycocotools ")
+    assert view.text(saved["occlusion"]) in done.stdout
+    assert "<svg" in (tmp_path / "report.html").read_text()
+    assert "metrics.json, detections.json, report.html" in done.stdout
+
+
+def test_every_key_is_documented(files, tmp_path):
+    compared = f"--compare={files['--detections']}"
+    run(*arguments(files), f"--output={tmp_path}", "--noreport", compared)
+    words = (ROOT / "docs/evaluation.md").read_text()
+
+    def keys(value):
+        if isinstance(value, list):
+            value = dict(enumerate(value[:1]))
+        if isinstance(value, dict):
+            for key, item in value.items():
+                yield key
+                yield from keys(item)
+
+    names = set(keys(json.loads((tmp_path / "metrics.json").read_text())))
+    names = {name.replace("AR", "AP") for name in names if isinstance(name, str)}
+    names -= {*COCO.joints, *(name for name in names if name.startswith("box IoU"))}
+    assert len(names) > 80
+    assert [name for name in names if not re.search(rf"[`.]{name}[`.]", words)] == []
+
+
+def test_compat_changes_the_corrections_alone(files, tmp_path):
+    found = []
+    for flag in ("--nococo_analyze_compat", "--coco_analyze_compat"):
+        run(*arguments(files), flag, f"--output={tmp_path}", "--noreport")
+        found.append(json.loads((tmp_path / "metrics.json").read_text()))
+    steps = [one["occlusion"]["errors"].pop("steps") for one in found]
+    assert steps[0] != steps[1]
+    assert found[0] == found[1]
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_crowdpose_has_its_levels_and_no_sizes(photographs, tmp_path):
+    folder = photographs / "eval_reference"
+    case = "crowdpose_images_mediapipe"
+    expected = json.loads((folder / f"{case}.expected.json").read_text())
+    truth = str(folder / expected["ground_truth"])
+    found = str(folder / f"{case}.detections.json")
+    how = evaluate.How(images=str(photographs / "crowdpose/images"))
+    evaluate.score_file("crowdpose", truth, found, str(tmp_path), how)
+    saved = json.loads((tmp_path / "metrics.json").read_text())
+    theirs = expected["stats"]
+    assert saved["AP"] == pytest.approx(theirs["AP"], abs=1e-9)
+    assert saved["AP_crowd_medium"] == pytest.approx(theirs["AP_medium"], abs=5e-5)
+    assert saved["AR_crowd_hard"] == coco.UNDEFINED
+    assert "AP_large" not in saved
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/jpeg") == len(saved["occlusion"]["worst"]) == 6
+
+
+def test_images_that_are_missing_are_named(files, tmp_path):
+    there = [*arguments(files), f"--output={tmp_path}"]
+    refused(run(*there, f"--images={tmp_path}"), tmp_path, ".jpg", "cannot be read")
+    refused(run(*there, "--images=nowhere"), "nowhere", "no such folder")
+
+
+def test_a_file_compared_with_itself_and_with_what_was_scored_before(files, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    run(*arguments(files), f"--output={first}")
+    done = run(*arguments(files), f"--compare={first}", f"--output={second}")
+    assert "+0.0  +0.0 to +0.0" in done.stdout
+    saved = json.loads((second / "metrics.json").read_text())
+    row = saved["comparison"]["figures"]["all"]["AP"]
+    assert row["first"] == row["second"] == pytest.approx(saved["AP"], abs=1e-12)
+    assert row["interval"] == [0, 0]
+
+    stamp = json.loads((first / "metrics.json").read_text())
+    stamp["protocol"]["protocol"] = "coco-re"
+    (first / "metrics.json").write_text(json.dumps(stamp))
+    mixed = files | {"--detections": second}
+    refused(run(*arguments(mixed), f"--compare={first}"), first, "coco-re")
+
+
+def test_pckh_of_a_file(tmp_path):
+    labels = {"joints": np.full((3, 16, 3), 2.0).tolist(), "head": [9.0] * 3}
+    poses = np.full((3, 16, 2), 2.0)
+    poses[0, 15] = 50
+    (tmp_path / "T.json").write_text(json.dumps(labels))
+    (tmp_path / "P.json").write_text(json.dumps(poses.tolist()))
+    given = [f"--annotations={tmp_path}/T.json", f"--detections={tmp_path}/P.json"]
+    given = ["--dataset=mpii", *given, f"--output={tmp_path}"]
+    done = run(*given)
+    assert "97.6" in done.stdout, done.stderr
+    saved = json.loads((tmp_path / "metrics.json").read_text())
+    assert saved["mean"] == pytest.approx(41 / 42)
+    assert saved["protocol"]["measure"] == "PCKh@0.5, <="
+    assert "<svg" in (tmp_path / "report.html").read_text()
+    refused(run(*given, "--compare=x"), "--compare does not go with --dataset mpii")
+
+
+def test_nothing_found_is_a_result(files, tmp_path):
+    (tmp_path / "D.json").write_text("[]")
+    done = run(
+        *arguments(files | {"--detections": tmp_path / "D.json"}),
+        f"--output={tmp_path}",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads((tmp_path / "metrics.json").read_text())["AP"] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"image_id": 77}, ("item 2 has image_id 77",)),
+        ({"keypoints": [float("nan")] * 51}, ("item 2", "got nan as keypoints")),
+        ({"keypoints": [1.0] * 42}, ("item 2: expected 51 numbers, got 42",)),
+        ({"score": None}, ("item 2", "got None as score")),
+    ],
+)
+def test_unsound_detections_are_told_in_one_line(files, tmp_path, change, words):
+    found = json.loads(files["--detections"].read_text())
+    found[2] |= change
+    path = tmp_path / "D.json"
+    path.write_text(json.dumps(found))
+    refused(run(*arguments(files | {"--detections": path})), path, *words)
 
 
 def test_missing_and_damaged_files_are_told_in_one_line(files, tmp_path):
@@ -121,6 +278,10 @@ def test_run_leaves_detections_metrics_and_samples(workdir, capsys):
     assert {item["image_id"] for item in found} == set(range(4))
     assert sum(item["score"] >= metrics["confident_score"] for item in found) > 0
     assert cv2.imread(str(workdir / "samples/test.png")) is not None
+    assert stamp["protocol"] == "crowd"
+    assert {"bins", "joints", "worst"} <= set(metrics["occlusion"])
+    drawn = (workdir / "report.html").read_text().count("data:image/jpeg")
+    assert drawn == len(metrics["occlusion"]["worst"]) == 4
     assert "AP " in capsys.readouterr().out
 
 
@@ -138,12 +299,36 @@ def test_figures_of_a_run_are_those_of_its_detections_file(workdir, tmp_path):
     truth = coco.ground_truth(sources.load(config.data.to_dict(), "train"), 4)
     (tmp_path / "A.json").write_text(json.dumps(truth))
     names = [str(tmp_path / name) for name in ("A.json", "detections.json")]
-    evaluate.score_file("crowd", *names, str(tmp_path / "again"))
+    how = evaluate.How(compare=str(tmp_path))
+    evaluate.score_file("crowd", *names, str(tmp_path / "again"), how)
     again = json.loads((tmp_path / "again/metrics.json").read_text())
     assert again["AP"] == saved["AP"]
     assert again["occlusion"] == saved["occlusion"]
     same = "ground_truth_sha256"
     assert again["protocol"][same] == saved["protocol"][same]
+    assert again["comparison"]["figures"]["all"]["AP"]["difference"] == 0
+
+
+def test_a_run_beside_another_says_what_differs(workdir, tmp_path, capsys):
+    evaluate.score_run(str(workdir), None, Options(False, (1.0,)), str(tmp_path / "a"))
+    how = evaluate.How(compare=str(tmp_path / "a"), page=False)
+    chosen = Options(True, (1.0,))
+    evaluate.score_run(str(workdir), None, chosen, str(tmp_path / "b"), how)
+    assert "flip: True, others False" in capsys.readouterr().out
+    with pytest.raises(UserError, match="a/detections.json: cannot be compared"):
+        evaluate.score_run(str(workdir), "train", chosen, str(tmp_path / "b"), how)
+
+
+def test_a_run_is_scored_by_protocols_of_its_joints_alone(workdir, tmp_path):
+    chosen = (None, Options(False, (1.0,)), str(tmp_path), evaluate.How(page=False))
+    evaluate.score_run(str(workdir), *chosen, "ochuman-mask")
+    saved = json.loads((tmp_path / "metrics.json").read_text())
+    assert (saved["protocol"]["dataset"], saved["protocol"]["area"]) == (
+        "crowd",
+        "mask",
+    )
+    with pytest.raises(UserError, match="--dataset=crowdpose"):
+        evaluate.score_run(str(workdir), *chosen, "crowdpose")
 
 
 def test_what_a_training_is_writing_is_left_alone(workdir):
@@ -165,3 +350,34 @@ def test_folder_without_a_run_is_refused_and_not_created(tmp_path):
 
 def test_scales_must_be_numbers():
     refused(run("--workdir=runs/a", "--scales=1,big"), "--scales=1,big")
+
+
+def test_a_run_that_crops_people_takes_boxes_of_a_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    folder, settings = runs.save(tmp_path, config.load("configs/hrnet.py:smoke"))
+    source = sources.load(settings.data.to_dict(), "test")
+    first = [source[i] for i in range(3)]  # nobody is looked for in the fourth image
+    boxes = [
+        {"image_id": int(r["image_id"]), "category_id": 1, "bbox": b, "score": 0.5}
+        for r in first
+        for b in np.asarray(r["persons"]["bbox"], float).tolist()
+    ]
+    file = tmp_path / "boxes.json"
+    file.write_text(json.dumps([*boxes, *boxes]))
+    how = evaluate.How(boxes=str(file), page=False)
+    evaluate.score_run(str(folder), None, Options(None, (1.0,)), str(tmp_path), how)
+
+    found = json.loads((tmp_path / "detections.json").read_text())
+    assert {item["image_id"] for item in found} == {int(r["image_id"]) for r in first}
+    assert len(found) <= len(boxes)  # the second pose of a box is superfluous
+    stamp = json.loads((tmp_path / "metrics.json").read_text())["protocol"]
+    assert stamp["box_source"] == str(file)
+    assert "AP" in capsys.readouterr().out
+
+
+def test_a_run_that_sees_whole_images_takes_no_boxes(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    folder, _ = runs.make(tmp_path)
+    how = evaluate.How(boxes="boxes.json")
+    with pytest.raises(UserError, match="--boxes: this run sees whole images"):
+        evaluate.score_run(str(folder), None, Options(None, (1.0,)), None, how)

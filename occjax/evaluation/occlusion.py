@@ -69,16 +69,22 @@ def by_overlap(
         For each bin `low`, `high`, `images`, `persons` (those that count: no crowd
         region, at least one joint) and the metrics of `coco.Matches`.
     """
-    overlap = max_overlap(truth)
-    inside = [set() for _ in edges[1:]]
-    for image, value in overlap.items():
-        where = np.searchsorted(edges, value, side="right") - 1
-        inside[int(np.clip(where, 0, len(inside) - 1))].add(image)
     figures = _of_images(truth, matches)
     return [
         {"low": low, "high": high} | figures(images)
-        for low, high, images in zip(edges[:-1], edges[1:], inside, strict=True)
+        for low, high, images in overlap_bins(truth, edges)
     ]
+
+
+def overlap_bins(
+    truth: dict, edges: tuple[float, ...] = EDGES
+) -> list[tuple[float, float, set[int]]]:
+    """Low, high and the image ids of each bin of `by_overlap`."""
+    inside = [set() for _ in edges[1:]]
+    for image, value in max_overlap(truth).items():
+        where = np.searchsorted(edges, value, side="right") - 1
+        inside[int(np.clip(where, 0, len(inside) - 1))].add(image)
+    return list(zip(edges[:-1], edges[1:], inside, strict=True))
 
 
 def by_crowd_index(truth: dict, matches: coco.Matches) -> list[dict]:
@@ -223,11 +229,12 @@ def table(bins: list[dict], title: str = "box IoU") -> str:
     for row in bins:
         counts = f"{row['images']:>8}{row['persons']:>9}"
         values = "".join(f"{percent(row[name]):>8}" for name in ("AP", "AP50"))
-        lines.append(f"{_span(row):>9}{counts}{values}")
+        lines.append(f"{span(row):>9}{counts}{values}")
     return "\n".join(lines)
 
 
-def _span(row: dict) -> str:
+def span(row: dict) -> str:
+    """What a bin holds, in a few characters: 0.3-0.5, hard, 3- or 11-15."""
     if "name" in row:
         return row["name"]
     low, high = row["low"], row["high"]

@@ -1,76 +1,150 @@
-"""What an evaluation leaves behind: `metrics.json`, `detections.json` and a table.
+"""What an evaluation leaves behind: figures, what they are of, files and tables.
 
 `metrics.json` holds `protocol` (what was scored, how and by which evaluator), the
-metrics of `coco.Matches` as fractions (-1 where undefined) and `occlusion`, whose
-`box_iou` lists the same metrics by the largest box IoU of an image. As many detections
-reach `confident_score` as there are people; drawings show those.
+metrics of the dataset's protocol as fractions (-1 where undefined), `occlusion` and
+`confident_score`: as many detections reach it as there are people, and drawings show
+those. `occlusion` is what `view.occlusion_view` returns, or of it the bins of box IoU
+alone where the view was not asked for. docs/evaluation.md tells every key.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from occjax import files
-from occjax.evaluation import coco, evaluators, occlusion
+from occjax.errors import UserError
+from occjax.evaluation import coco, evaluators, occlusion, protocols, view
 from occjax.skeletons import Skeleton
+
+PROTOCOLS = protocols.BY_NAME | {
+    "crowd": dataclasses.replace(protocols.BY_NAME["coco"], name="crowd")
+}
+# What the stamp of a detections file does not know, as nobody wrote it down.
+UNKNOWN = dict.fromkeys(
+    ("box_source", "trained_on", "flip", "scales", "seed", "step", "split")
+)
+
+
+class Scored(NamedTuple):
+    """Detections and what they score."""
+
+    protocol: protocols.Protocol
+    backend: str  # whose code matched, a key of `evaluators.BY_NAME`
+    given: list[dict]  # COCO result list as it came
+    truth: dict  # COCO ground truth as the protocol has it
+    found: list[dict]  # the detections that count
+    matches: coco.Matches
+    metrics: dict[str, Any]  # what `metrics.json` holds beside the stamp
+
+
+def protocol_of(dataset: str, skeleton: Skeleton) -> protocols.Protocol:
+    """How a prepared dataset is scored.
+
+    By its own name's protocol; datasets of other names or joints by COCO's rules with
+    the joints they have.
+    """
+    known = PROTOCOLS.get(dataset)
+    if known and skeleton in (known.skeleton, known.file_skeleton):
+        return known
+    return protocols.Protocol(dataset, skeleton)
+
+
+def chosen_protocol(
+    name: str | None, dataset: str, skeleton: Skeleton
+) -> protocols.Protocol:
+    """The protocol of a name, or where that is None of a prepared dataset itself.
+
+    Raises:
+        UserError: there is no such protocol of OKS, or it is of other joints.
+    """
+    if name is None:
+        return protocol_of(dataset, skeleton)
+    known = PROTOCOLS.get(name)
+    if known is None or skeleton not in (known.skeleton, known.file_skeleton):
+        raise UserError(
+            f"--dataset={name}: no protocol for the {skeleton.num_joints} joints of "
+            f"{dataset}, on which this run is scored."
+        )
+    return known
 
 
 def score(
-    truth: dict,
-    found: list[dict],
-    skeleton: Skeleton,
+    truth: Any,
+    found: Any,
+    protocol: protocols.Protocol,
     names: tuple[str, str] = ("ground truth", "detections"),
-) -> dict[str, Any]:
-    """The metrics of `coco.Matches`, `occlusion` and `confident_score`.
+    *,
+    backend: str = evaluators.DEFAULT,
+    whole: bool = False,
+    coco_analyze_compat: bool = False,
+) -> Scored:
+    """Scores detections by a protocol.
+
+    Args:
+        truth: what a COCO ground truth file held.
+        found: what a COCO result file held.
+        protocol: of the dataset.
+        names: what error messages call the two, such as their paths.
+        backend: whose code matches.
+        whole: make the whole occlusion view, which takes as long as the rest.
+        coco_analyze_compat: see `corrections.progression`.
 
     Raises:
-        UserError: as `coco.Matches`.
+        UserError: an item of one of the two cannot be scored.
     """
-    matches = coco.Matches(truth, found, skeleton, names)
-    bins = occlusion.by_overlap(truth, matches)
-    threshold = coco.confident_score(truth, found)
-    more = {"occlusion": {"box_iou": bins}, "confident_score": threshold}
-    return matches.metrics() | more
+    given = found
+    truth, found, matches = protocol.match(truth, found, names, backend)
+    metrics: dict[str, Any] = dict(protocol.metrics(truth, matches))
+    if whole:
+        metrics["occlusion"] = view.occlusion_view(
+            truth, found, protocol.skeleton, matches, names, coco_analyze_compat
+        )
+    else:
+        bins = occlusion.by_overlap(truth, matches)
+        metrics["occlusion"] = {"bins": {"box_iou": bins}}
+    metrics["confident_score"] = coco.confident_score(truth, found)
+    return Scored(protocol, backend, given, truth, found, matches, metrics)
 
 
-def protocol(truth: dict, dataset: str, **facts: Any) -> dict[str, Any]:
+def stamp(scored: Scored, dataset: str, **facts: Any) -> dict[str, Any]:
     """What makes two results comparable.
 
     Args:
-        truth: the ground truth; a hash of all that is read of it is kept.
+        scored: what was scored; a hash of all that is read of its truth is kept.
         dataset: its name.
-        facts: split, flip, scales, seed, step, training data: whatever applies.
+        facts: split, flip, scales, seed, step, training data: whatever is known.
     """
-    evaluator = f"{evaluators.version()}, keypoints, {evaluators.LIMIT} detections"
     return {
         "dataset": dataset,
-        "ground_truth_sha256": coco.fingerprint(truth),
-        "images": len(truth["images"]),
-        "persons": len(truth["annotations"]),
-        "evaluator": f"{evaluator} an image",
+        "ground_truth_sha256": coco.fingerprint(scored.truth),
+        "images": len(scored.truth["images"]),
+        "persons": len(scored.truth["annotations"]),
+        **scored.protocol.stamp(scored.backend),
+        **UNKNOWN,
         **facts,
     }
 
 
-def protocol_of_run(
-    truth: dict,
+def stamp_of_run(
+    scored: Scored,
     config: Mapping[str, Any],
     split: str,
     step: int,
     scales: Sequence[float] = (1.0,),
 ) -> dict[str, Any]:
-    """`protocol` of a model that occjax.train has trained.
+    """`stamp` of a model that occjax.train has trained.
 
     Args:
-        truth: the ground truth.
+        scored: what was scored.
         config: of the run, as nested dictionaries.
         split: that was scored.
         step: how many steps the model was trained for.
         scales: of the test.
     """
     data = config["data"]
-    return protocol(
-        truth,
+    return stamp(
+        scored,
         data["dataset"],
         split=split,
         method=config["method"],
@@ -78,10 +152,16 @@ def protocol_of_run(
         seed=config["seed"],
         step=step,
         weights="moving average" if config["optim"].get("ema") else "last",
-        box_source="none",
+        box_source=_box_source(data),
         flip=bool(config["model"].get("flip_test", True)),
         scales=list(scales),
     )
+
+
+def _box_source(data: Mapping[str, Any]) -> str:
+    if data.get("view", "image") == "image":
+        return "none"
+    return data.get("detections") or "annotated"
 
 
 def save(
@@ -97,10 +177,22 @@ def save(
 
 
 def text(stamp: dict[str, Any], metrics: dict[str, Any]) -> str:
-    """Protocol in a line, table of AP and AR in per cent, AP by overlap."""
-    where = "/".join(str(stamp[key]) for key in ("dataset", "split") if key in stamp)
-    how = [f"{key} {stamp[key]}" for key in ("step", "flip", "scales") if key in stamp]
-    counts = f"{stamp['images']} images, {stamp['persons']} persons"
-    head = ", ".join([where, counts, *how, stamp["evaluator"]])
-    bins = occlusion.table(metrics["occlusion"]["box_iou"])
-    return f"{head}\n{coco.table(metrics)}\n\n{bins}"
+    """Protocol in a line, table of AP and AR in per cent, and the occlusion view."""
+    found = metrics["occlusion"]
+    whole = "joints" in found
+    tables = view.text(found) if whole else occlusion.table(found["bins"]["box_iou"])
+    return f"{headline(stamp)}\n{coco.table(metrics)}\n\n{tables}"
+
+
+def headline(stamp: dict[str, Any]) -> str:
+    """What was scored and how, in a line."""
+    names = [stamp[key] for key in ("dataset", "split") if stamp.get(key)]
+    facts = [key for key in ("step", "flip", "scales") if stamp.get(key) is not None]
+    return ", ".join(
+        [
+            "/".join(names),
+            *(f"{stamp[key]} {key}" for key in ("images", "persons") if key in stamp),
+            *(f"{key} {stamp[key]}" for key in facts),
+            f"{stamp['measure']}, {stamp['joints']} joints, {stamp['evaluator']}",
+        ]
+    )

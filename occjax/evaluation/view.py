@@ -9,6 +9,7 @@ from occjax.evaluation import (
     joints,
     occlusion,
     oracle,
+    worst,
 )
 from occjax.evaluation import pairs as pairing
 from occjax.skeletons import Skeleton
@@ -37,7 +38,7 @@ def occlusion_view(
         people (see `occlusion`); `joints` (`joints.accuracy`); `curves`
         (`curves.precision_recall`); `errors`: `types` (`errors.types`) and `steps`
         (`corrections.progression`); `calibration`: `score` and `visibility` (see
-        `calibration`); `oracle` (`oracle.scores`).
+        `calibration`); `oracle` (`oracle.scores`); `worst` (`worst.images`).
 
     Raises:
         UserError: as `pairs.gather`.
@@ -62,25 +63,32 @@ def occlusion_view(
             "visibility": calibration.of_visibility(pairs),
         },
         "oracle": oracle.scores(pairs),
+        "worst": worst.images(pairs),
     }
 
 
 def text(view: dict) -> str:
-    """The view for the screen: one small table for each question, in per cent."""
-    titles = {
-        "box_iou": "box IoU",
-        "crowd_index": "crowded",
-        "joint_count": "joints",
-        "crowding": "others",
+    """The view for the screen: a small table for each question, in per cent."""
+    bins, score = view["bins"], view["calibration"]["score"]
+    kinds, steps = view["errors"]["types"], view["errors"]["steps"]
+    tables = {
+        "AP by the largest box IoU in an image": occlusion.table(bins["box_iou"]),
+        "AP by the crowd index of an image": occlusion.table(
+            bins["crowd_index"], "crowded"
+        ),
+        "AP by a person's labelled joints": occlusion.table(
+            bins["joint_count"], "joints"
+        ),
+        "AP by how many others overlap a person": occlusion.table(
+            bins["crowding"], "others"
+        ),
+        "Occluded (Inv) and visible (V) joints found": joints.table(view["joints"]),
+        "Kinds of error": errors.table(kinds),
+        "AP with one kind of error corrected after the other": corrections.table(steps),
+        "Scores and true OKS": calibration.table(score),
     }
-    tables = [occlusion.table(view["bins"][n], title) for n, title in titles.items()]
-    tables += [
-        joints.table(view["joints"]),
-        errors.table(view["errors"]["types"]),
-        corrections.table(view["errors"]["steps"]),
-        calibration.table(view["calibration"]["score"]),
-    ]
     if view["calibration"]["visibility"]:
-        tables.append(calibration.table(view["calibration"]["visibility"]))
-    tables.append(oracle.table(view["oracle"]))
-    return "\n\n".join(tables)
+        visibility = calibration.table(view["calibration"]["visibility"])
+        tables["Predicted and labelled visibility"] = visibility
+    tables["AP if detections were scored otherwise"] = oracle.table(view["oracle"])
+    return "\n\n".join(f"{title}\n{rows}" for title, rows in tables.items())

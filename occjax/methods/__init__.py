@@ -7,7 +7,11 @@ A method file defines
 - `decode(model, outputs, inputs)`: outputs -> Poses in source pixels, inside jit;
 - optionally `proposals(model, labels)`: where training asks the model for poses. Its
   result is handed to `__call__` as the keyword `proposals`. It says where to look,
-  never what is there.
+  never what is there;
+- optionally `suppress(model, poses, area)`: for methods that see a person a crop, the
+  scores of all poses of an image, -inf for those that another one makes superfluous.
+- optionally `PUBLISHED` and `PRETRAINED`: name of a backbone -> table of the names that
+  files of the whole model, and of the backbone alone, have; see nn/torch_names.py.
 
 `model` is the unbound module: its fields are the method's settings.
 """

@@ -391,5 +391,5 @@ TORCH_NAMES = (
     (r"ppg\.offset_head", "offset_head", "conv"),
     *prefixed(pose_refine.TORCH_NAMES, "pr.", "refiner"),
 )
-# An HRNet trained on ImageNet, for the backbone alone.
-IMAGENET_NAMES = prefixed(hrnet.IMAGENET_NAMES, "", "trunk")
+PUBLISHED = {"hrnet": TORCH_NAMES}
+PRETRAINED = {"hrnet": prefixed(hrnet.IMAGENET_NAMES, "", "trunk")}

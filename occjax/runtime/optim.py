@@ -38,10 +38,10 @@ def milestones(
     if any(not 0 < step < steps for step in at):
         raise ValueError(f"at={at} must lie between 0 and the {steps} steps of the run")
 
-    def rate(step: jax.Array) -> jax.Array:
+    def rate(step: Any) -> jax.Array:
         # A power, as XLA would copy cheaper formulas into the update of every kernel.
         passed = jnp.sum(step >= jnp.asarray(at), dtype=jnp.float32)
-        return lr * jnp.power(factor, passed)
+        return jnp.asarray(lr) * jnp.power(factor, passed)
 
     return rate
 

@@ -216,12 +216,12 @@ def watched(batches: Iterable[Batch], total: int) -> Iterator[Batch]:
 
     talks, terminal = jax.process_index() == 0, sys.stderr.isatty()
     with tqdm.tqdm(total=total, unit="image", disable=not (talks and terminal)) as bar:
-        done = told = 0
+        seen, told = set(), 0  # an image comes once for each of its crops
         for batch in batches:
             yield batch
-            images = int(np.sum(np.asarray(batch.image_id) >= 0))
-            done += images
-            bar.update(images)
+            seen |= {i for i in np.asarray(batch.image_id).tolist() if i >= 0}
+            done = len(seen)
+            bar.update(done - bar.n)
             if talks and not terminal and 10 * done // total > told:
                 told = 10 * done // total
                 sys.stderr.write(f"{done}/{total} images\n")

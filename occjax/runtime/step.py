@@ -29,6 +29,7 @@ from occjax.types import Array, Batch, Inputs, Poses
 
 TrainStep = Callable[["TrainState", Batch], tuple["TrainState", dict[str, Mean]]]
 PredictStep = Callable[[Mapping[str, Any], Inputs], Poses]
+SuppressStep = Callable[[Poses, Array], Array]
 
 
 class TrainState(struct.PyTreeNode):
@@ -193,6 +194,17 @@ def make_predict_step(
         in_shardings=(layout.replicated, layout.batch),
         out_shardings=layout.replicated,
         compiler_options=compiler_options(),
+    )
+
+
+def make_suppress_step(
+    method: types.ModuleType, model: nn.Module
+) -> SuppressStep | None:
+    """Compiles `suppress` of a method: (poses, areas) of images -> scores."""
+    if not hasattr(method, "suppress"):
+        return None
+    return jax.jit(
+        functools.partial(method.suppress, model), compiler_options=compiler_options()
     )
 
 

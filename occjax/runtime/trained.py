@@ -20,6 +20,7 @@ class Trained(NamedTuple):
 
     config: Any  # ConfigDict
     predict_step: step.PredictStep
+    suppress_step: step.SuppressStep | None
     variables: Mapping[str, Any]  # the averaged parameters where there are some
     layout: Layout
 
@@ -37,7 +38,8 @@ class Trained(NamedTuple):
         """Poses of `total` images in batches, with a progress bar."""
         watched = progress.watched(batches, total)
         return inference.predict_dataset(
-            self.predict_step, self.variables, watched, self.layout
+            *(self.predict_step, self.variables, watched, self.layout),
+            self.suppress_step,
         )
 
 
@@ -82,7 +84,8 @@ def load(
         variables = checkpoints.variables(number, layout.replicated)
     _check_shapes(variables, shapes, f"{workdir}/checkpoints/{number}")
     run = step.make_predict_step(method, model, layout)
-    return Trained(config, run, variables, layout)
+    suppress = step.make_suppress_step(method, model)
+    return Trained(config, run, suppress, variables, layout)
 
 
 def _check_shapes(variables: Any, shapes: Any, path: str) -> None:

@@ -4,13 +4,13 @@ RUN is the folder of a run or of `occjax.convert`; FILE has torch's names, see
 weight_files.py. With a PATTERN only variables whose path contains it are taken, for
 instance runs/hrnet:^trunk/ for the backbone alone.
 
-A FILE is read by the method's table TORCH_NAMES. With a PATTERN it may also be one of
-the backbone alone, as trained on ImageNet: hrnet_w32.pth:^trunk/ is then read by the
-method's IMAGENET_NAMES, if that table knows more of its names.
+A FILE is read by the method's table PUBLISHED for its backbone. With a PATTERN it may
+also be one of the backbone alone, as trained on ImageNet: hrnet_w32.pth:^trunk/ is read
+by the table PRETRAINED, as that knows more of its names.
 """
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,37 @@ from occjax.runtime.mesh import Layout
 from occjax.runtime.step import TrainState
 
 
+class Tables(NamedTuple):
+    """Where torch's names go in a model; see occjax/nn/torch_names.py."""
+
+    owner: str  # method and backbone, for messages
+    published: weights.Rows | None  # of files with the whole model
+    pretrained: weights.Rows | None  # of files with the backbone alone
+
+    @property
+    def whole(self) -> weights.Rows:
+        """The table of the whole model.
+
+        Raises:
+            UserError: there is none.
+        """
+        if self.published is None:
+            raise UserError(f"{self.owner} has no table of torch names.")
+        return self.published
+
+
+def tables_of(method: Any, model: Any) -> Tables:
+    """The tables of a method for its model's backbone, as far as there are some."""
+    backbone = getattr(model, "backbone", {}).get("name", "")
+    published, pretrained = (
+        getattr(method, name, {}).get(backbone) for name in ("PUBLISHED", "PRETRAINED")
+    )
+    owner = f"{method.__name__.rpartition('.')[2]} {backbone}".strip()
+    return Tables(owner, published, pretrained)
+
+
 def start_from(
-    state: TrainState, source: str, layout: Layout, method: Any = None
+    state: TrainState, source: str, layout: Layout, tables: Tables | None = None
 ) -> TrainState:
     """A fresh state with the variables of another run's last checkpoint, or a file's.
 
@@ -34,7 +63,7 @@ def start_from(
         state: from `step.init_state`.
         source: as `config.init_from`; "" leaves the state as it is.
         layout: where to put the values.
-        method: with the tables TORCH_NAMES and IMAGENET_NAMES; needed for a file.
+        tables: of the model; a file needs them.
 
     Raises:
         UserError: no such run or file, nothing matches, or names or shapes differ.
@@ -45,7 +74,7 @@ def start_from(
     _check_pattern(pattern)
     ours = {"params": state.params, "batch_stats": state.batch_stats}
     if weight_files.is_weights(path):
-        given = layout.replicate(_from_file(path, pattern, ours, method))
+        given = layout.replicate(_from_file(path, pattern, ours, tables))
     else:
         given = _from_run(path, layout)
     filled = fill(ours, given, pattern, source)
@@ -63,29 +92,22 @@ def _from_run(run: str, layout: Layout) -> dict[str, Any]:
         return checkpoints.variables(checkpoints.latest, layout.replicated)
 
 
-def _from_file(path: str, pattern: str, ours: Any, method: Any) -> dict[str, Any]:
+def _from_file(
+    path: str, pattern: str, ours: Any, tables: Tables | None
+) -> dict[str, Any]:
     """The variables of a file that have the pattern; all of them must be there."""
+    state_dict = weight_files.read(path)
+    if tables is None:
+        raise UserError(f"config.init_from: {path}: this model has no torch names.")
     try:
-        state_dict = weight_files.read(path)
-        tables = [names_of(method)]
-        if pattern and hasattr(method, "IMAGENET_NAMES"):
-            tables.append(method.IMAGENET_NAMES)
-        rows = max(tables, key=lambda rows: weights.matching(state_dict, rows))
+        rows, backbone = tables.whole, tables.pretrained or ()
+        if weights.matching(state_dict, backbone) > weights.matching(state_dict, rows):
+            if not pattern:
+                raise UserError(f"holds a backbone alone; take {path}:^trunk/ instead.")
+            rows = backbone
         return weights.convert(state_dict, rows, ours, pattern)
     except UserError as error:
         raise UserError(f"config.init_from: {path}: {error}") from error
-
-
-def names_of(method: Any) -> weights.Rows:
-    """The table of torch names of a method.
-
-    Raises:
-        UserError: it has none.
-    """
-    if not hasattr(method, "TORCH_NAMES"):
-        name = getattr(method, "__name__", "the method").rpartition(".")[2]
-        raise UserError(f"{name} has no table of torch names.")
-    return method.TORCH_NAMES
 
 
 def fill(ours: Any, given: Any, pattern: str, source: str) -> Any:

@@ -3,8 +3,9 @@ import math
 
 import numpy as np
 import pytest
+from pycocotools import mask as run_lengths
 
-from occjax.evaluation import coco
+from occjax.evaluation import coco, protocols
 from occjax.skeletons import COCO, CROWDPOSE
 from occjax.types import Poses
 
@@ -28,9 +29,11 @@ class Source:
             "joints": joints,
             "area": np.prod(size, axis=-1),
             "is_crowd": np.zeros(people, bool),
+            "segmentation": np.full(people, b"", object),
         }
         name = {"file_name": f"{image}.jpg".encode(), "height": 200, "width": 200}
-        return {"image_id": np.int64(image + 7), "persons": persons} | name
+        more = {"persons": persons, "crowd_index": np.float32(-1)}
+        return {"image_id": np.int64(image + 7)} | more | name
 
     def __len__(self):
         return len(self.records)
@@ -143,6 +146,18 @@ def test_ground_truth_numbers_its_annotations_and_stops_at_count(source):
     assert coco.ground_truth(source, count=99) == coco.ground_truth(source)
 
 
+def test_ground_truth_has_crowd_indices_and_masks_where_they_are_known(source):
+    mask = run_lengths.encode(np.asfortranarray(np.eye(200, dtype=np.uint8)))
+    source.records[1]["crowd_index"] = np.float32(0.8)
+    source.records[1]["persons"]["segmentation"][1] = mask["counts"]
+    truth = json.loads(json.dumps(coco.ground_truth(source)))
+    assert [image.get("crowdIndex") for image in truth["images"][:2]] == [None, 0.8]
+    masked = [item for item in truth["annotations"] if "segmentation" in item]
+    assert [item["id"] for item in masked] == [4]
+    scored = protocols.BY_NAME["ochuman-mask"].truth(truth | {"annotations": masked})
+    assert scored["annotations"][0]["area"] == 200
+
+
 def test_detections_leave_out_empty_rows_and_padding_images(source, rng):
     poses = perfect(source, rng)
     found = coco.detections(poses, [7, 8, -1, -1, 9], COCO)
@@ -172,5 +187,8 @@ def test_fingerprint_follows_the_labels_and_not_the_formatting(source):
     for image in same["images"]:
         image["file_name"] = "elsewhere.png"
     assert coco.fingerprint(same) == coco.fingerprint(truth)
+    same["images"][0]["crowdIndex"] = 0.5
+    assert coco.fingerprint(same) != coco.fingerprint(truth)
+    del same["images"][0]["crowdIndex"]
     same["annotations"][3]["keypoints"][4] += 0.5
     assert coco.fingerprint(same) != coco.fingerprint(truth)

@@ -260,7 +260,7 @@ def test_view_answers_every_question_in_plain_numbers(crowd):
     assert json.loads(json.dumps(result)) == result
     assert json.dumps([truth, found]) == before
     assert set(result) == {
-        *("bins", "joints", "curves", "errors", "calibration", "oracle"),
+        *("bins", "joints", "curves", "errors", "calibration", "oracle", "worst"),
     }
     plain = matches.metrics()
     assert result["oracle"]["given"]["AP"] == pytest.approx(plain["AP"], abs=1e-12)
@@ -268,7 +268,8 @@ def test_view_answers_every_question_in_plain_numbers(crowd):
     assert result["calibration"]["visibility"] is None
     lines = view.text(result).splitlines()
     assert max(map(len, lines)) <= 88
-    assert lines[0].split()[:2] == ["box", "IoU"]
+    assert lines[0] == "AP by the largest box IoU in an image"
+    assert lines[1].split()[:2] == ["box", "IoU"]
     assert matching.score(figures.gathered(crowd))["AP"] == pytest.approx(plain["AP"])
 
 

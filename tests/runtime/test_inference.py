@@ -65,3 +65,42 @@ def test_each_shape_compiles_once(layout):
 def test_no_batch_at_all_is_an_error(layout):
     with pytest.raises(ValueError, match="at least one batch"):
         inference.predict_dataset(jax.jit(step), jnp.float32(0), [], layout)
+
+
+def crops(ids, scales):
+    """Crops of 20 x 20 whose source windows have these scales."""
+    batch = make(ids, 20)
+    matrix = np.asarray(scales, np.float32)[:, None, None] * batch.inputs.to_source
+    return batch._replace(inputs=batch.inputs._replace(to_source=matrix))
+
+
+def test_crops_of_an_image_become_a_row_and_what_is_superfluous_loses_its_score(layout):
+    ids = [7, 5, 7, 9, 5, 7, 9, 2] + [3, 7] + [-1] * 6
+    scales = [1.0, 2, 3, 4, 5, 6, 7, 8, 9, 10] + [1] * 6
+
+    def one(variables, inputs):
+        value = jnp.sqrt(jnp.abs(jnp.linalg.det(inputs.to_source[:, :, :2])))
+        joints = jnp.broadcast_to(value[:, None, None, None], (len(value), 1, 3, 2))
+        score = value[:, None] + variables
+        return Poses(joints, joints[..., 0], joints[..., 0], score)
+
+    def largest_alone(poses, area):
+        """Keeps what was seen in the largest crop."""
+        best = jnp.argmax(jnp.where(poses.score > -jnp.inf, area, -1), axis=1)
+        keep = jnp.arange(area.shape[1])[None] == best[:, None]
+        return jnp.where(keep, poses.score, -jnp.inf)
+
+    batches = [crops(ids[:8], scales[:8]), crops(ids[8:], scales[8:])]
+    found = inference.predict_dataset(
+        jax.jit(one), jnp.float32(0.5), batches, layout, jax.jit(largest_alone)
+    )
+
+    np.testing.assert_array_equal(found.image_ids, [7, 5, 9, 2, 3])
+    expected = {7: [1, 3, 6, 10], 5: [2, 5], 9: [4, 7], 2: [8], 3: [9]}
+    for image, pose in zip(found.image_ids.tolist(), found.poses.joints, strict=True):
+        mine = expected[image]
+        np.testing.assert_allclose(pose[: len(mine), 0, 0], mine, rtol=1e-6)
+        score = found.poses.score[found.image_ids.tolist().index(image)]
+        kept = score > -np.inf
+        assert np.flatnonzero(kept).tolist() == [len(mine) - 1]
+        np.testing.assert_allclose(score[kept], mine[-1] + 0.5, rtol=1e-6)

@@ -6,11 +6,12 @@ import tiny_method
 
 from occjax import skeletons
 from occjax.errors import UserError
-from occjax.methods import pinet
+from occjax.methods import pinet, top_down
 from occjax.runtime import checkpoint, step, transfer, weight_files, weights
 from occjax.runtime.mesh import Layout
 
 tiny_method.install()
+TABLES = transfer.Tables("pinet hrnet", pinet.TORCH_NAMES, pinet.PRETRAINED["hrnet"])
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +106,9 @@ def torch_names(state):
     return weights.revert(jax.tree.map(np.array, state.variables), pinet.TORCH_NAMES)
 
 
-def from_file(tmp_path, layout, state, arrays, pattern="", method=pinet):
+def from_file(tmp_path, layout, state, arrays, pattern="", tables=TABLES):
     weight_files.write(tmp_path / "w.pth", arrays)
-    return transfer.start_from(state, f"{tmp_path / 'w.pth'}{pattern}", layout, method)
+    return transfer.start_from(state, f"{tmp_path / 'w.pth'}{pattern}", layout, tables)
 
 
 def test_a_file_of_weights_is_a_start(tmp_path, layout, tiny):
@@ -143,7 +144,7 @@ def test_a_folder_of_converted_weights_is_a_start(tmp_path, layout, tiny):
 @pytest.mark.parametrize(
     ("make", "pattern", "said"),
     [
-        (tiny_hrnet.imagenet, "", "classifier.bias matches no row"),
+        (tiny_hrnet.imagenet, "", r"holds a backbone alone; take .*:\^trunk/"),
         (lambda: tiny_hrnet.imagenet("wide"), ":^trunk/", r"expected \(1, 1, 32, 4\)"),
         (tiny_hrnet.imagenet, ":^(trunk|part_head)/", "part_head/bias is missing"),
         (tiny_hrnet.published, ":^nothing", "nothing matches"),
@@ -166,7 +167,18 @@ def test_a_backbone_file_lacks_no_array_of_the_backbone(tmp_path, layout, tiny):
 
 
 def test_a_file_needs_to_be_there_and_a_method_with_names(tmp_path, layout, tiny):
-    with pytest.raises(UserError, match="config.init_from: .*there is no such file"):
-        transfer.start_from(tiny, str(tmp_path / "none.pth"), layout, pinet)
-    with pytest.raises(UserError, match="tiny_method has no table of torch names"):
-        from_file(tmp_path, layout, tiny, tiny_hrnet.published(), "", tiny_method)
+    with pytest.raises(UserError, match="none.pth: there is no such file"):
+        transfer.start_from(tiny, str(tmp_path / "none.pth"), layout, TABLES)
+    none = transfer.tables_of(tiny_method, tiny_method.Model(skeletons.COCO))
+    for tables, said in ((none, "tiny_method has no table"), (None, "no torch names")):
+        with pytest.raises(UserError, match=said):
+            from_file(tmp_path, layout, tiny, tiny_hrnet.published(), "", tables)
+
+
+@pytest.mark.parametrize("method", [pinet, top_down])
+def test_tables_are_those_of_the_backbone(method):
+    model = method.Model(skeletons.COCO, {"name": "pyramid"})
+    with pytest.raises(UserError, match="pyramid has no table of torch names"):
+        _ = transfer.tables_of(method, model).whole
+    model = method.Model(skeletons.COCO, {"name": "hrnet"})
+    assert transfer.tables_of(method, model).whole

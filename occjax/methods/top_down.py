@@ -1,0 +1,151 @@
+"""Top-down heatmap regression: one person a crop, one heatmap a joint.
+
+With HRNet as backbone it is HRNet's pose network (Sun et al., CVPR 2019), with a ResNet
+and deconvolutions SimpleBaseline's (Xiao et al., ECCV 2018). Both learn by the mean
+squared error of Gaussians and test with the mirrored crop and a quarter offset.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from occjax.nn import backbone as build_backbone
+from occjax.nn import hrnet
+from occjax.nn.blocks import conv
+from occjax.nn.torch_names import prefixed
+from occjax.ops import (
+    decoding,
+    flip_test,
+    grouping,
+    joint_maps,
+    losses,
+    rescoring,
+    suppression,
+)
+from occjax.ops.image import normalize
+from occjax.skeletons import Skeleton
+from occjax.types import Array, Inputs, Labels, Poses
+
+STRIDE = 4  # input pixels per map pixel
+DECODERS = {
+    "highest": decoding.highest_pixel,
+    "quarter": decoding.quarter_offset,
+    "dark": functools.partial(decoding.dark, kernel=11),  # for Gaussians of sigma 2
+}
+
+
+class Outputs(NamedTuple):
+    """Heatmaps; in a test the mean of both orientations."""
+
+    maps: Array  # [B, h, w, J]
+
+
+class Model(nn.Module):
+    """Backbone and one 1x1 convolution. Parameters: `trunk`, `head`."""
+
+    skeleton: Skeleton  # of the dataset
+    backbone: Mapping[str, Any]  # name of a file of occjax/nn, and its fields
+    sigma: float = 2.0  # of the Gaussians, map pixels
+    decoder: str = "quarter"  # one of DECODERS
+    flip_test: bool = True  # average with the mirrored crop
+    shift_heatmap: bool = True  # its map moved right by a pixel, as published
+    confident: float = 0.2  # joints scored above it make the pose's score
+    nms: float = 0.9  # OKS from above which the lower of an image's poses goes
+    dtype: Any = jnp.float32  # computation of the backbone
+
+    def __post_init__(self) -> None:
+        """Checks the fields.
+
+        Raises:
+            ValueError: naming the field, what was expected and what was found.
+        """
+        if self.decoder not in DECODERS:
+            raise ValueError(
+                f"decoder: expected one of {', '.join(DECODERS)}, got {self.decoder!r}."
+            )
+        if self.sigma <= 0:
+            raise ValueError(f"sigma: expected more than 0, got {self.sigma}.")
+        super().__post_init__()
+
+    def setup(self) -> None:
+        """Builds backbone and head."""
+        wide = np.promote_types(self.dtype, np.float32)
+        self.trunk = build_backbone(**self.backbone, dtype=self.dtype)
+        self.head = conv(self.skeleton.num_joints, 1, dtype=wide, use_bias=True)
+
+    def __call__(self, inputs: Inputs, *, train: bool) -> Outputs:
+        """Reads the heatmaps of crops [B, H, W, 3]."""
+        image = normalize(inputs.image, self.dtype)
+        if train or not self.flip_test:
+            return Outputs(self._maps(image, train=train))
+        both = flip_test.orientations(image, 1)
+        maps = self._maps(both.reshape(-1, *both.shape[2:]), train=False)
+        maps = maps.reshape(*both.shape[:2], *maps.shape[1:])
+        order = self.skeleton.flip
+        return Outputs(flip_test.average(maps, order, shift=self.shift_heatmap))
+
+    def _maps(self, image: Array, *, train: bool) -> Array:
+        maps = self.head(self.trunk(image, train=train))
+        if (maps.shape[1] * STRIDE, maps.shape[2] * STRIDE) != image.shape[1:3]:
+            raise ValueError(
+                f"backbone: expected features of stride {STRIDE}, got maps of "
+                f"{maps.shape[1:3]} from images of {image.shape[1:3]}."
+            )
+        return maps
+
+
+def loss_terms(
+    model: Model, outputs: Outputs, labels: Labels
+) -> dict[str, tuple[Array, Array]]:
+    """The loss "heatmap": squared error of each joint's map, 0 for unlabelled joints.
+
+    The published code takes half of the mean over all joints, unlabelled ones included:
+    a factor of 0.5 on this term.
+    """
+    size = outputs.maps.shape[1:3]
+    labelled = labels.visibility[:, 0] > 0  # the person of the crop comes first
+    target, weight = joint_maps.targets(
+        labels.joints[:, 0], labelled, size, model.sigma, STRIDE
+    )
+    weight = jnp.broadcast_to(weight[:, None, None], target.shape)
+    return {"heatmap": losses.weighted_mse(outputs.maps, target, weight)}
+
+
+def decode(model: Model, outputs: Outputs, inputs: Inputs) -> Poses:
+    """One pose a crop, scored by its confident joints and the box's score."""
+    joints, joint_score = DECODERS[model.decoder](outputs.maps)
+    joints = decoding.to_source(joints, inputs.to_source, STRIDE)
+    score = rescoring.confident_mean(joint_score, model.confident)
+    if inputs.box_score is not None:
+        score = score * inputs.box_score
+    return Poses(
+        joints=joints[:, None],
+        joint_score=joint_score[:, None],
+        visible=jnp.full_like(joint_score[:, None], jnp.nan),
+        score=score[:, None],
+    )
+
+
+def suppress(model: Model, poses: Poses, area: Array) -> Array:
+    """Scores [B, P] of the poses of whole images, -inf where a better one is alike.
+
+    Args:
+        model: its `nms` decides.
+        poses: of P crops of each image.
+        area: [B, P] of the crops, source pixels^2, the scale of OKS as in HRNet's code.
+    """
+    oks = grouping.oks_matrix(poses.joints, model.skeleton.sigmas, area)
+    return suppression.oks_nms(oks, poses.score, model.nms)
+
+
+# Names of deep-high-resolution-net.pytorch; see torch_names.py.
+HRNET_NAMES = (
+    *prefixed(hrnet.TORCH_NAMES, "", "trunk"),
+    (r"final_layer", "head", "conv"),
+)
+PUBLISHED = {"hrnet": HRNET_NAMES}
+PRETRAINED = {"hrnet": prefixed(hrnet.IMAGENET_NAMES, "", "trunk")}

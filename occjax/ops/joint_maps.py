@@ -1,0 +1,47 @@
+"""Heatmaps of one person as top-down methods learn them: a Gaussian for each joint."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from occjax.types import Array
+
+_REACH = 3  # a Gaussian ends so many sigmas from its pixel, in both axes
+
+
+def targets(
+    joints: Array, labelled: Array, size: tuple[int, int], sigma: float, stride: int
+) -> tuple[Array, Array]:
+    """Gaussians on the pixels nearest to the joints (HRNet, SimpleBaseline).
+
+    The published code truncates x / stride + 1 / 2 toward zero, so joints up to one and
+    a half map pixels before the border count as if they stood on its first pixel.
+
+    Args:
+        joints: [B, J, 2] input pixels.
+        labelled: [B, J] bool.
+        size: height and width of the maps.
+        sigma: of the Gaussian, map pixels.
+        stride: input pixels per map pixel.
+
+    Returns:
+        Maps [B, H, W, J] with peaks of 1, and weights [B, J]: 1 for labelled joints
+        whose window reaches the map, else 0 with an empty map.
+    """
+    wide = np.promote_types(joints.dtype, np.float32)
+    pixel = jnp.trunc(joints.astype(wide) / stride + 0.5)  # [B, J, 2]
+    reach = int(_REACH * sigma)
+    ends = jnp.asarray(size[::-1], wide).reshape(1, 1, 2)
+    # the end of a window is exclusive, and one that ends before pixel 0 still counts
+    touches = (pixel - reach < ends) & (pixel + reach + 1 >= 0)
+    weight = (labelled & jnp.all(touches, axis=-1)).astype(wide)
+    across = _bell(pixel[..., 0], size[1], sigma, reach)  # [B, J, W]
+    down = _bell(pixel[..., 1], size[0], sigma, reach)
+    maps = jnp.einsum("bj,bjh,bjw->bhwj", weight, down, across)
+    return maps, weight
+
+
+def _bell(centre: Array, length: int, sigma: float, reach: int) -> Array:
+    """[B, J] -> [B, J, length]: a Gaussian that ends `reach` pixels from its centre."""
+    away = jnp.arange(length, dtype=centre.dtype).reshape(1, 1, -1) - centre[..., None]
+    bell = jnp.exp(-jnp.square(away) / (2 * sigma**2))
+    return jnp.where(jnp.abs(away) <= reach, bell, 0)

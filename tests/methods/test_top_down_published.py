@@ -1,0 +1,108 @@
+"""Top-down HRNet with the reference weights against the published code's figures."""
+
+import functools
+
+import golden_weights
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from occjax.methods import top_down
+from occjax.ops import losses
+from occjax.ops.image import IMAGENET_MEAN, IMAGENET_STD
+from occjax.runtime.weights import convert
+from occjax.skeletons import COCO
+from occjax.types import Inputs
+
+FOLDER = "pose_hrnet_w32"
+
+
+def image_from_normalised(nchw):
+    nhwc = np.moveaxis(np.asarray(nchw, np.float64), 1, -1)
+    return jnp.asarray((nhwc * IMAGENET_STD + IMAGENET_MEAN) * 255, np.float32)
+
+
+def inputs_of(image, to_source=((1, 0, 0), (0, 1, 0))):
+    batch, *size, _ = image.shape
+    return Inputs(
+        image,
+        jnp.broadcast_to(jnp.asarray(size), (batch, 2)),
+        jnp.broadcast_to(jnp.asarray(to_source, jnp.float32), (batch, 2, 3)),
+    )
+
+
+@functools.cache
+def built(golden):
+    model = top_down.Model(
+        skeleton=COCO, backbone={"name": "hrnet", "width": 32, "concat": False}
+    )
+    image = jnp.zeros((1, 64, 64, 3))
+    shapes = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), inputs_of(image), train=False)
+    )
+    _, weights = golden_weights.load(golden / FOLDER)
+    return model, convert(weights, top_down.HRNET_NAMES, shapes)
+
+
+def maps_of(golden, image, **fields):
+    model, variables = built(golden)
+    model = model.clone(**fields)
+    run = jax.jit(lambda v, x: model.apply(v, inputs_of(x), train=False).maps)
+    return np.moveaxis(np.asarray(run(variables, image)), -1, 1)
+
+
+def assert_near(got, wanted, tolerance=2e-5):
+    np.testing.assert_allclose(got, wanted, atol=tolerance * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(
+    "size", ["small", pytest.param("full", marks=pytest.mark.slow)]
+)
+def test_heatmaps_are_the_published_ones_with_and_without_the_mirrored_crop(
+    golden, size
+):
+    z = np.load(golden / FOLDER / "eval_heatmaps.npz")
+    image = image_from_normalised(z[f"{size}_image"])
+    assert_near(maps_of(golden, image, flip_test=False), z[f"{size}_heatmap"])
+    assert_near(maps_of(golden, image), z[f"{size}_flip_shift"])
+
+
+def test_poses_of_the_published_heatmaps_are_the_published_ones(golden):
+    z = np.load(golden / FOLDER / "eval_heatmaps.npz")
+    model, _ = built(golden)
+    maps = jnp.asarray(np.moveaxis(z["full_flip_shift"], 1, -1))
+    (x, y), scale = z["centre"][0], z["scale"][0, 0] * 200 / 192
+    matrix = ((scale, 0, x - 96 * scale), (0, scale, y - 128 * scale))
+    inputs = inputs_of(jnp.zeros((1, 256, 192, 3)), matrix)
+    inputs = inputs._replace(box_score=jnp.asarray([0.5], jnp.float32))
+    poses = top_down.decode(model, top_down.Outputs(maps), inputs)
+    np.testing.assert_allclose(poses.joints[:, 0], z["full_preds"], rtol=1e-5)
+    score = z["full_maxvals"][..., 0]
+    np.testing.assert_allclose(poses.joint_score[:, 0], score, rtol=1e-6)
+    confident = score[score > model.confident].mean()
+    np.testing.assert_allclose(poses.score[0, 0], confident / 2, rtol=1e-6)
+
+
+def test_half_the_reduced_loss_is_the_published_loss(golden):
+    z = np.load(golden / FOLDER / "losses.npz")
+    pred, target = (jnp.asarray(np.moveaxis(z[k], 1, -1)) for k in ("pred", "target"))
+    weight = jnp.broadcast_to(z["target_weight"][:, None, None, :, 0], target.shape)
+    weight = jnp.square(weight)  # the code weighs the maps; ours are 0 or 1
+
+    def loss(pred):
+        values, weights = losses.weighted_mse(pred, target, weight)
+        return 0.5 * jnp.sum(values * weights) / jnp.sum(weights)
+
+    value, grad = jax.value_and_grad(loss)(pred)
+    np.testing.assert_allclose(value, z["mse_loss"], rtol=2e-5)
+    assert_near(np.moveaxis(grad, -1, 1), z["mse_grad"])
+
+
+def test_every_published_weight_has_its_place(golden):
+    model, variables = built(golden)
+    manifest, weights = golden_weights.load(golden / FOLDER)
+    assert len(jax.tree.leaves(variables)) == len(weights)
+    assert sum(x.size for x in jax.tree.leaves(variables)) == sum(
+        int(np.prod(shape)) for name, shape, _ in manifest["entries"] if shape
+    )
