@@ -246,6 +246,8 @@ def _located(tree: Any, path: str, places: _Places, order: str) -> Any:
     """The object with every tensor replaced by its place in the file."""
     if isinstance(tree, _Tensor):
         dtype = stored.DTYPES[tree.storage.dtype]
+        if tree.storage.key not in places:
+            raise ValueError(f"storage {tree.storage.key} is missing")
         start, size = places[tree.storage.key]
         if tree.storage.count * dtype.itemsize > size:
             raise ValueError(f"storage {tree.storage.key} is shorter than its tensors")

@@ -7,7 +7,7 @@ import pytest
 
 from occjax import skeletons
 from occjax.errors import UserError
-from occjax.methods import pinet
+from occjax.methods import pinet, top_down
 from occjax.nn import hrnet
 from occjax.nn.torch_names import prefixed
 from occjax.runtime import config, step, weights
@@ -166,8 +166,8 @@ def backbone():
     return jax.eval_shape(init, jax.random.key(0), image)
 
 
-def whole():
-    settings = config.load("configs/pinet.py:coco")
+def whole(name):
+    settings = config.load(f"configs/{name}.py:coco")
     _, model = step.build_model(settings, skeletons.COCO)
     return step.variable_shapes(model, (64, 64, 3))
 
@@ -176,7 +176,8 @@ def whole():
     ("folder", "rows", "model"),
     [
         ("hrnet_w32_backbone", hrnet.TORCH_NAMES, backbone),
-        ("pinet_coco", pinet.TORCH_NAMES, whole),
+        ("pinet_coco", pinet.TORCH_NAMES, lambda: whole("pinet")),
+        ("pose_hrnet_w32", top_down.HRNET_NAMES, lambda: whole("hrnet")),
     ],
 )
 def test_published_models_go_in_and_come_out_the_same(golden, folder, rows, model):
