@@ -151,9 +151,9 @@ def read(path: str | os.PathLike[str]) -> Any:
             zipped = file.read(4) == b"PK\x03\x04"
         tree, places, order = _read_zip(path) if zipped else _read_old(path)
         return _located(tree, os.fspath(path), places, order)
-    except OSError:
-        raise
     except Exception as error:  # a damaged pickle may raise anything
+        if isinstance(error, OSError) and error.filename:  # it cannot be opened
+            raise
         why = str(error).strip().split("\n", 1)[0] or type(error).__name__
         raise UserError(f"{path}: not read: {why}.") from error
 
