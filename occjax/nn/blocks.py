@@ -179,6 +179,34 @@ def conv(
     )
 
 
+def deconv(
+    features: int,
+    kernel: int = 4,
+    *,
+    dtype: Any = jnp.float32,
+    name: str | None = None,
+) -> nn.ConvTranspose:
+    """Transposed convolution that doubles the size, padded as SimpleBaseline does.
+
+    Torch's padding is 1, 1 and 0 for kernels 4, 3 and 2, its output padding 0, 1 and 0.
+    The kernel is kept as torch has it, [k, k, features, C]: the gradient of a
+    convolution from `features` to C channels.
+    """
+    pad = kernel - 1 - (kernel - 1) // 2
+    more = kernel % 2  # an odd kernel would give 2 H - 1 rows
+    return nn.ConvTranspose(
+        features,
+        (kernel, kernel),
+        strides=(2, 2),
+        padding=((pad, pad + more), (pad, pad + more)),
+        use_bias=False,
+        kernel_init=SMALL_NORMAL,
+        transpose_kernel=True,
+        dtype=dtype,
+        name=name,
+    )
+
+
 class ConvBN(nn.Module):
     """Convolution without bias, batch norm, and ReLU unless `relu` is off."""
 
@@ -223,30 +251,55 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions around a shortcut (He et al. 2016, figure 5 right).
 
-    The stride sits in the 3x3 convolution, as torchvision and HRNet place it.
+    The stride sits in the 3x3 convolution, as torchvision and HRNet place it; Caffe's
+    ResNets have it in the first 1x1.
     """
 
-    features: int  # channels of the output, four times those inside
+    features: int  # channels of the output
     stride: int = 1
     dtype: Any = jnp.float32
+    expansion: int = 4  # features / channels inside
+    caffe: bool = False  # stride in the first convolution
+    project: bool = False  # a projected shortcut even where the shapes agree
+    excite: bool = False  # squeeze and excitation before the sum
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Maps [B, H, W, C] to [B, H / stride, W / stride, features]."""
-        inner = self.features // 4
-        y = ConvBN(inner, kernel=1, dtype=self.dtype, name="conv1")(x, train=train)
-        y = ConvBN(inner, stride=self.stride, dtype=self.dtype, name="conv2")(
+        inner = self.features // self.expansion
+        strides = (self.stride, 1) if self.caffe else (1, self.stride)
+        y = ConvBN(inner, 1, strides[0], dtype=self.dtype, name="conv1")(x, train=train)
+        y = ConvBN(inner, 3, strides[1], dtype=self.dtype, name="conv2")(y, train=train)
+        y = ConvBN(self.features, 1, relu=False, dtype=self.dtype, name="conv3")(
             y, train=train
         )
-        y = ConvBN(self.features, kernel=1, relu=False, dtype=self.dtype, name="conv3")(
-            y, train=train
+        if self.excite:
+            y = SqueezeExcite(dtype=self.dtype, name="excite")(y)
+        shortcut = _shortcut(
+            x, y, self.stride, self.dtype, always=self.project, train=train
         )
-        return nn.relu(y + _shortcut(x, y, self.stride, self.dtype, train=train))
+        return nn.relu(y + shortcut)
 
 
-def _shortcut(x: Array, y: Array, stride: int, dtype: Any, *, train: bool) -> Array:
+def _shortcut(
+    x: Array, y: Array, stride: int, dtype: Any, *, train: bool, always: bool = False
+) -> Array:
     """Returns x, projected by a 1x1 ConvBN where the shape of y differs."""
-    if x.shape == y.shape:
+    if x.shape == y.shape and not always:
         return x
     project = ConvBN(y.shape[-1], 1, stride, relu=False, dtype=dtype, name="downsample")
     return project(x, train=train)
+
+
+class SqueezeExcite(nn.Module):
+    """Channel gates from the mean over the map (Hu et al. 2018), without reduction."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Scales each channel of [B, H, W, C] by a gate in (0, 1)."""
+        gate = jnp.mean(x, axis=(1, 2), keepdims=True)  # [B, 1, 1, C]
+        gate = nn.relu(nn.Dense(x.shape[-1], dtype=self.dtype, name="fc1")(gate))
+        gate = nn.Dense(x.shape[-1], dtype=self.dtype, name="fc2")(gate)
+        return x * nn.sigmoid(gate)
