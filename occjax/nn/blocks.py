@@ -179,32 +179,42 @@ def conv(
     )
 
 
-def deconv(
-    features: int,
-    kernel: int = 4,
-    *,
-    dtype: Any = jnp.float32,
-    name: str | None = None,
-) -> nn.ConvTranspose:
-    """Transposed convolution that doubles the size, padded as SimpleBaseline does.
+class Deconv(nn.Module):
+    """Transposed 4x4 convolution that doubles the size: torch's stride 2, padding 1.
 
-    Torch's padding is 1, 1 and 0 for kernels 4, 3 and 2, its output padding 0, 1 and 0.
-    The kernel is kept as torch has it, [k, k, features, C]: the gradient of a
-    convolution from `features` to C channels.
+    Row 2m + d of the output sees rows m - 1 + d and m + d of the input, through every
+    second row of the kernel. So it is four ordinary 2x2 convolutions, one per parity;
+    on a CPU their gradient takes a thirtieth of the time of `lax.conv_transpose`'s.
+
+    Parameter `kernel` [4, 4, features, C]: torch's, with the two sizes in front.
     """
-    pad = kernel - 1 - (kernel - 1) // 2
-    more = kernel % 2  # an odd kernel would give 2 H - 1 rows
-    return nn.ConvTranspose(
-        features,
-        (kernel, kernel),
-        strides=(2, 2),
-        padding=((pad, pad + more), (pad, pad + more)),
-        use_bias=False,
-        kernel_init=SMALL_NORMAL,
-        transpose_kernel=True,
-        dtype=dtype,
-        name=name,
-    )
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps [B, H, W, C] to [B, 2 H, 2 W, features]."""
+        batch, height, width, channels = x.shape
+        kernel = self.param("kernel", SMALL_NORMAL, (4, 4, self.features, channels))
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        kernel = kernel[::-1, ::-1].swapaxes(2, 3)  # as a convolution reads it
+        rows = [
+            jnp.stack([self._parity(x, kernel, dy, dx) for dx in (0, 1)], axis=3)
+            for dy in (0, 1)
+        ]
+        y = jnp.stack(rows, axis=2)  # [B, H, 2, W, 2, features]
+        return y.reshape(batch, 2 * height, 2 * width, self.features)
+
+    def _parity(self, x: Array, kernel: Array, dy: int, dx: int) -> Array:
+        """Output pixels (2m + dy, 2n + dx) as [B, H, W, features]."""
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel[dy::2, dx::2],
+            window_strides=(1, 1),
+            padding=((1 - dy, dy), (1 - dx, dx)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
 
 
 class ConvBN(nn.Module):

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from occjax.nn.blocks import BatchNorm, conv, deconv
+from occjax.nn.blocks import BatchNorm, Deconv, conv
 from occjax.types import Array
 
 
@@ -16,7 +16,6 @@ class Deconvolution(nn.Module):
     """
 
     features: tuple[int, ...] = (256, 256, 256)  # channels of each
-    kernel: int = 4
     dtype: Any = jnp.float32  # computation only
 
     @nn.compact
@@ -24,7 +23,7 @@ class Deconvolution(nn.Module):
         """Maps [B, H, W, C] to [B, 2 H, 2 W, features[0]] and on, coarsest first."""
         outputs = []
         for i, features in enumerate(self.features, start=1):
-            x = deconv(features, self.kernel, dtype=self.dtype, name=f"deconv{i}")(x)
+            x = Deconv(features, dtype=self.dtype, name=f"deconv{i}")(x)
             x = BatchNorm(dtype=self.dtype, name=f"bn{i}")(x, train=train)
             x = nn.relu(x)
             outputs.append(x)

@@ -1,5 +1,7 @@
 """Changes of a map's resolution without parameters, as torch makes them."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -12,7 +14,8 @@ def max_pool(x: Array, window: int, pad: int = 0) -> Array:
 
     Torch's `MaxPool2d(window, 2, pad)`: the border counts as minus infinity.
     """
-    return nn.max_pool(x, (window, window), (2, 2), ((pad, pad), (pad, pad)))
+    padding: Any = ((pad, pad), (pad, pad))  # annotated as a name only
+    return nn.max_pool(x, (window, window), (2, 2), padding)
 
 
 def upsample_nearest(x: Array, factor: int) -> Array:
