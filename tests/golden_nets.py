@@ -83,15 +83,19 @@ def in_float64(model, variables, image):
 
 
 def assert_gradient_norms(grads, state_dict, norms, rows):
-    """L2 norms of gradients against torch's, listed in the order of its parameters.
+    """L2 norms of gradients against torch's.
 
-    Norms of parameters that torch never uses are NaN.
+    Args:
+        grads: of our parameters.
+        state_dict: torch name -> array.
+        norms: torch name -> norm, or the norms in the order of torch's parameters. Of
+            those that torch never uses they are NaN.
+        rows: the table of names.
     """
     names = [name for name in state_dict if "running" not in name]
-    listed = {
-        name: np.full(state_dict[name].shape, norm)
-        for name, norm in zip(names, norms, strict=True)
-    }
+    if not isinstance(norms, dict):
+        norms = dict(zip(names, norms, strict=True))
+    listed = {name: np.full(state_dict[name].shape, norms[name]) for name in names}
     # The table carries each norm to our name for it, as an array of equal numbers.
     carried = weights.convert(listed, rows, {"params": grads})
     for path, norm in jax.tree.leaves_with_path(carried["params"]):

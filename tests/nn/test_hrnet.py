@@ -1,4 +1,5 @@
 import functools
+import json
 
 import golden_weights
 import jax
@@ -8,6 +9,7 @@ import pytest
 from flax import linen as nn
 from golden_nets import (
     assert_close_to_largest,
+    assert_gradient_norms,
     count,
     evaluate,
     nhwc,
@@ -141,12 +143,53 @@ def test_heatmaps_equal_the_official_top_down_network(pose):
     assert count(variables["params"]) == 28_536_113
 
 
+def in_order(tree, names, part, state_dict):
+    """Our statistics as one vector, in the order in which torch has them."""
+    numbered = dict(state_dict)
+    start = 0
+    for name in names:
+        size = state_dict[f"{name}.{part}"].size
+        numbered[f"{name}.{part}"] = np.arange(start, start + size)
+        start += size
+    where = weights.convert(numbered, POSE_NAMES, shapes_of(Pose(17)))["batch_stats"]
+    vector = np.full(start, np.nan)
+    leaf = part.removeprefix("running_")
+    for path, value in jax.tree.leaves_with_path(tree):
+        if path[-1].key == leaf:
+            index = functools.reduce(lambda node, key: node[key.key], path, where)
+            vector[index.astype(int)] = value
+    return vector
+
+
 @pytest.mark.slow
-def test_top_down_network_after_a_training_pass_equals_the_official_code(pose):
+def test_a_training_step_in_float64_equals_the_official_code(pose):
     folder, variables = pose
+    manifest, state_dict = golden_weights.load(folder)
     expected = np.load(folder / "train_step.npz")
-    maps, _ = train(Pose(17), variables, nhwc(expected["image"]))
-    assert_close_to_largest(maps, nhwc(expected["pred"]), 3e-4)
+    target, weight = nhwc(expected["target"]), expected["target_weight"][..., 0]
+    weight = np.float64(np.square(weight)[:, None, None])  # it multiplies both maps
+
+    def loss(params):
+        given = {**variables, "params": params}
+        model = Pose(17, dtype=jnp.float64)
+        image = np.float64(nhwc(expected["image"]))
+        maps, state = model.apply(given, image, train=True, mutable=["batch_stats"])
+        error = jnp.square(maps - np.float64(target)) * weight
+        return 0.5 * jnp.mean(error), (maps, state["batch_stats"])
+
+    with jax.enable_x64(True):
+        params = jax.tree.map(np.float64, variables["params"])
+        compiled = quick_jit(jax.value_and_grad(loss, has_aux=True))
+        (value, (maps, stats)), grads = compiled(params)
+    trajectory = json.loads((folder / "trajectory.json").read_text())
+    np.testing.assert_allclose(value, trajectory["float64"][0], rtol=1e-6)
+    assert_close_to_largest(maps, nhwc(expected["pred"]), 3e-4)  # torch's in float32
+    norms = json.loads((folder / "train_grad_l2.json").read_text())["l2"]
+    norms = {name: pair[1] for name, pair in norms.items()}
+    assert_gradient_norms(grads, state_dict, norms, POSE_NAMES)
+    for part in ("running_mean", "running_var"):
+        found = in_order(stats, manifest["bn_order"], part, state_dict)[::4]
+        assert_close_to_largest(found, expected[f"{part}_after_step_every4"], 3e-4)
 
 
 def test_w48_is_the_same_network_with_wider_branches():
