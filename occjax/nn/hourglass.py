@@ -132,15 +132,15 @@ def _conv(features: int, kernel: int, stride: int, dtype: Any, name: str) -> nn.
     )
 
 
-def _residual_names(torch: str, flax: str) -> tuple[Row, ...]:
+def _residual_names(torch: str, flax: str, conv: str = "") -> tuple[Row, ...]:
     """Rows of a residual block: patterns of its names and our path.
 
-    princeton-vl's code wraps each convolution, so `.conv` follows its name there.
+    princeton-vl's code wraps each convolution: `conv` follows its name there.
     """
-    bn = rf"\{1 + torch.count('(')}"  # the groups of `torch` come first
+    group = rf"\{1 + torch.count('(')}"  # those of `torch` come first
     return (
-        (torch + r"\.bn(\d)", f"{flax}/bn{bn}", "norm"),
-        (torch + r"\.conv(\d)(?:\.conv)?", f"{flax}/conv{bn}", "conv"),
+        (torch + r"\.bn(\d)", f"{flax}/bn{group}", "norm"),
+        (torch + r"\.conv(\d)" + conv, f"{flax}/conv{group}", "conv"),
     )
 
 
@@ -175,6 +175,10 @@ TORCH_NAMES = (
 )
 
 
+def _wrapped_names(torch: str, flax: str) -> tuple[Row, ...]:
+    return _residual_names(torch, flax, conv=r"\.conv")
+
+
 def _princeton_level(level: int) -> tuple[Row, ...]:
     """The outermost level of four has no `low2` before its names, the next has one."""
     before = r"hgs\.(\d)\.0" + r"\.low2" * (4 - level)
@@ -184,7 +188,7 @@ def _princeton_level(level: int) -> tuple[Row, ...]:
     return tuple(
         row
         for theirs, ours in places.items()
-        for row in _residual_names(
+        for row in _wrapped_names(
             rf"{before}\.{theirs}", rf"stack\1_level{level}_{ours}0"
         )
     )
@@ -195,14 +199,14 @@ def _princeton_level(level: int) -> tuple[Row, ...]:
 PRINCETON_NAMES = (
     (r"pre\.0\.conv", "stem_conv", "conv"),
     (r"pre\.0\.bn", "stem_bn", "norm"),
-    *_residual_names(r"pre\.1", "stem0"),
-    *_residual_names(r"pre\.3", "stem1"),
-    *_residual_names(r"pre\.4", "stem2"),
+    *_wrapped_names(r"pre\.1", "stem0"),
+    *_wrapped_names(r"pre\.3", "stem1"),
+    *_wrapped_names(r"pre\.4", "stem2"),
     (r"pre\.1\.skip_layer\.conv", "stem0/skip", "conv"),
     (r"pre\.4\.skip_layer\.conv", "stem2/skip", "conv"),
     (r".*\.skip_layer\.conv\..*", "", "drop"),
     *(row for level in range(1, 5) for row in _princeton_level(level)),
-    *_residual_names(r"features\.(\d)\.0", r"stack\1_res0"),
+    *_wrapped_names(r"features\.(\d)\.0", r"stack\1_res0"),
     (r"features\.(\d)\.1\.conv", r"stack\1_fc", "conv"),
     (r"features\.(\d)\.1\.bn", r"stack\1_bn", "norm"),
     (r"outs\.(\d)\.conv", r"stack\1_score", "conv"),
