@@ -7,17 +7,19 @@ import zlib
 
 import numpy as np
 
-GAIN_KINDS = ("conv", "linear", "graphconv")
+GAIN_KINDS = ("conv", "linear", "graphconv", "weight", "weight_T")
 
 
 def generate(manifest: dict) -> dict[str, np.ndarray]:
-    """Torch name -> float32 array, checked against the manifest's `weight_check`."""
+    """Torch name -> float32 array, checked against `weight_check` if there is one."""
     weights = {
         name: _value(name, tuple(shape), kind, manifest["g"])
         for name, shape, kind in manifest["entries"]
         if not name.endswith("num_batches_tracked")
     }
-    check = manifest["weight_check"]
+    check = manifest.get("weight_check")
+    if check is None:
+        return weights
     for name, sample in check["samples"].items():
         first = weights[name].ravel()[: len(sample["first"])]
         np.testing.assert_array_equal(first, np.float32(sample["first"]), name)
@@ -27,9 +29,16 @@ def generate(manifest: dict) -> dict[str, np.ndarray]:
 
 
 @functools.lru_cache(maxsize=2)
-def load(folder: pathlib.Path) -> tuple[dict, dict[str, np.ndarray]]:
-    """The manifest of a folder of reference figures and its weights."""
+def load(
+    folder: pathlib.Path, part: str | None = None
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """The manifest of a folder of reference figures and its weights.
+
+    Some manifests describe several networks: `part` names one.
+    """
     manifest = json.loads((folder / "manifest.json").read_text())
+    if part is not None:
+        manifest = {"g": manifest["g"], **manifest[part]}
     return manifest, generate(manifest)
 
 
@@ -37,7 +46,9 @@ def _value(name: str, shape: tuple[int, ...], kind: str, gain: float) -> np.ndar
     rng = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
     z = rng.standard_normal(shape)
     if kind in GAIN_KINDS:
-        z *= np.sqrt(2 / np.prod(shape[1:])) * gain
+        transposed = kind == "weight_T"  # (in, out, height, width)
+        fan_in = np.prod(shape[1:]) * (shape[0] / shape[1] if transposed else 1)
+        z *= np.sqrt(2 / fan_in) * gain
     else:
         z = {
             "bn_weight": lambda: 1 + 0.1 * z,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from occjax.nn.blocks import BasicBlock, Bottleneck, ConvBN
+from occjax.nn.resize import upsample_nearest
 from occjax.types import Array
 
 
@@ -120,15 +121,6 @@ class Exchange(nn.Module):
     ) -> ConvBN:
         features = like.shape[-1]
         return ConvBN(features, kernel, stride, relu, dtype=self.dtype, name=name)
-
-
-def upsample_nearest(x: Array, factor: int) -> Array:
-    """[B, H, W, C] -> [B, H * factor, W * factor, C], each pixel repeated."""
-    batch, height, width, channels = x.shape
-    x = jnp.broadcast_to(
-        x[:, :, None, :, None], (batch, height, factor, width, factor, channels)
-    )
-    return x.reshape(batch, height * factor, width * factor, channels)
 
 
 def concatenate(branches: Sequence[Array]) -> Array:

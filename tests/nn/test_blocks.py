@@ -158,6 +158,38 @@ def test_block_adds_its_input_projected_only_where_the_shape_changes(block, stri
     assert y.shape == (1, 4 // stride, 4 // stride, 8)
 
 
+def test_a_bottleneck_projects_and_narrows_as_it_is_told():
+    x = np.random.default_rng(11).standard_normal((1, 4, 4, 8)).astype(np.float32)
+    module = blocks.Bottleneck(8, expansion=2, project=True)
+    params = module.init(jax.random.key(0), x, train=False)["params"]
+    assert params["downsample"]["conv"]["kernel"].shape == (1, 1, 8, 8)
+    assert params["conv2"]["conv"]["kernel"].shape == (3, 3, 4, 4)
+
+
+def test_excitation_gates_each_channel_by_the_mean_of_all():
+    x = np.random.default_rng(12).standard_normal((2, 3, 5, 4)).astype(np.float32)
+    module = blocks.SqueezeExcite()
+    params = module.init(jax.random.key(0), x)["params"]
+    params = jax.tree.map(
+        lambda p: np.random.default_rng(p.size).standard_normal(p.shape, np.float32),
+        params,
+    )
+    hidden = x.mean((1, 2)) @ params["fc1"]["kernel"] + params["fc1"]["bias"]
+    gate = np.maximum(hidden, 0) @ params["fc2"]["kernel"] + params["fc2"]["bias"]
+    expected = x / (1 + np.exp(-gate[:, None, None]))
+    np.testing.assert_allclose(module.apply({"params": params}, x), expected, 1e-4)
+
+
+def test_transposed_convolution_is_the_gradient_of_a_strided_one():
+    rng = np.random.default_rng(13)
+    x, y = rng.standard_normal((2, 3, 5, 4)), rng.standard_normal((2, 6, 10, 7))
+    kernel = {"params": {"kernel": np.float32(rng.standard_normal((4, 4, 7, 4)))}}
+    strided = blocks.conv(4, kernel=4, stride=2)
+    _, back = jax.vjp(lambda y: strided.apply(kernel, y), np.float32(y))
+    found = blocks.Deconv(7).apply(kernel, np.float32(x))
+    np.testing.assert_allclose(found, back(np.float32(x))[0], rtol=1e-4, atol=1e-5)
+
+
 def test_normalised_image_has_the_statistics_of_imagenet_removed():
     pixels = np.arange(4 * 3, dtype=np.uint8).reshape(2, 2, 3) * 20
     expected = (pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]

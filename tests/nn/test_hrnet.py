@@ -1,47 +1,31 @@
 import functools
+import json
 
 import golden_weights
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
+from golden_nets import (
+    assert_close_to_largest,
+    assert_gradient_norms,
+    count,
+    evaluate,
+    nhwc,
+    quick_jit,
+    random_variables,
+    shapes_of,
+    train,
+)
 
 from occjax.errors import UserError
-from occjax.nn import hrnet
+from occjax.nn import heads, hrnet
+from occjax.nn.torch_names import prefixed
 from occjax.runtime import weights
 
 TINY = {"width": 4, "modules": (1, 2, 1), "blocks": 1, "stem": 8, "bottlenecks": 1}
 STAGES = {"stage2": "stage2_0", "stage3": "stage3_3", "stage4": "stage4_2"}
-
-
-def shapes_of(model, side=64):
-    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    init = functools.partial(model.init, train=False)
-    return jax.eval_shape(init, jax.random.key(0), image)
-
-
-# Compiled for few seconds rather than few milliseconds.
-quick_jit = functools.partial(
-    jax.jit, compiler_options={"xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE"}
-)
-
-
-def evaluate(model, variables, image):
-    return quick_jit(functools.partial(model.apply, train=False))(variables, image)
-
-
-def train(model, variables, image):
-    apply = functools.partial(model.apply, train=True, mutable=["batch_stats"])
-    return quick_jit(apply)(variables, image)
-
-
-def nhwc(array):
-    return np.moveaxis(array, 1, -1)
-
-
-def assert_close_to_largest(actual, expected, tolerance):
-    error = np.abs(np.asarray(actual, np.float64) - expected).max()
-    assert error <= tolerance * np.abs(expected).max()
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +107,91 @@ def test_features_in_float64_equal_the_official_code_to_its_rounding(reference):
     assert_close_to_largest(features, expected, 5e-6)
 
 
+class Pose(nn.Module):
+    """The whole top-down network: finest branch and heatmaps."""
+
+    joints: int
+    dtype: type = jnp.float32
+
+    @nn.compact
+    def __call__(self, image, *, train):
+        trunk = hrnet.Backbone(concat=False, dtype=self.dtype, name="trunk")
+        final = heads.Heatmaps(self.joints, dtype=self.dtype, name="final")
+        return final(trunk(image, train=train))
+
+
+POSE_NAMES = (
+    *prefixed(heads.HEATMAP_NAMES, "", "final"),
+    *prefixed(hrnet.TORCH_NAMES, "", "trunk"),
+)
+
+
+@pytest.fixture(scope="module")
+def pose(golden):
+    """Folder and converted variables of the official top-down W32."""
+    _, state_dict = golden_weights.load(golden / "pose_hrnet_w32")
+    shapes = shapes_of(Pose(17))
+    return golden / "pose_hrnet_w32", weights.convert(state_dict, POSE_NAMES, shapes)
+
+
+def test_heatmaps_equal_the_official_top_down_network(pose):
+    folder, variables = pose
+    expected = np.load(folder / "eval_heatmaps.npz")
+    for size in ("small", "full"):
+        maps = evaluate(Pose(17), variables, nhwc(expected[f"{size}_image"]))
+        assert_close_to_largest(maps, nhwc(expected[f"{size}_heatmap"]), 2e-5)
+    assert count(variables["params"]) == 28_536_113
+
+
+def in_order(tree, names, part, state_dict):
+    """Our statistics as one vector, in the order in which torch has them."""
+    numbered = dict(state_dict)
+    start = 0
+    for name in names:
+        size = state_dict[f"{name}.{part}"].size
+        numbered[f"{name}.{part}"] = np.arange(start, start + size)
+        start += size
+    where = weights.convert(numbered, POSE_NAMES, shapes_of(Pose(17)))["batch_stats"]
+    vector = np.full(start, np.nan)
+    leaf = part.removeprefix("running_")
+    for path, value in jax.tree.leaves_with_path(tree):
+        if path[-1].key == leaf:
+            index = functools.reduce(lambda node, key: node[key.key], path, where)
+            vector[index.astype(int)] = value
+    return vector
+
+
+@pytest.mark.slow
+def test_a_training_step_in_float64_equals_the_official_code(pose):
+    folder, variables = pose
+    manifest, state_dict = golden_weights.load(folder)
+    expected = np.load(folder / "train_step.npz")
+    target, weight = nhwc(expected["target"]), expected["target_weight"][..., 0]
+    weight = np.float64(np.square(weight)[:, None, None])  # it multiplies both maps
+
+    def loss(params):
+        given = {**variables, "params": params}
+        model = Pose(17, dtype=jnp.float64)
+        image = np.float64(nhwc(expected["image"]))
+        maps, state = model.apply(given, image, train=True, mutable=["batch_stats"])
+        error = jnp.square(maps - np.float64(target)) * weight
+        return 0.5 * jnp.mean(error), (maps, state["batch_stats"])
+
+    with jax.enable_x64(True):
+        params = jax.tree.map(np.float64, variables["params"])
+        compiled = quick_jit(jax.value_and_grad(loss, has_aux=True))
+        (value, (maps, stats)), grads = compiled(params)
+    trajectory = json.loads((folder / "trajectory.json").read_text())
+    np.testing.assert_allclose(value, trajectory["float64"][0], rtol=1e-6)
+    assert_close_to_largest(maps, nhwc(expected["pred"]), 3e-4)  # torch's in float32
+    norms = json.loads((folder / "train_grad_l2.json").read_text())["l2"]
+    norms = {name: pair[1] for name, pair in norms.items()}
+    assert_gradient_norms(grads, state_dict, norms, POSE_NAMES)
+    for part in ("running_mean", "running_var"):
+        found = in_order(stats, manifest["bn_order"], part, state_dict)[::4]
+        assert_close_to_largest(found, expected[f"{part}_after_step_every4"], 3e-4)
+
+
 def test_w48_is_the_same_network_with_wider_branches():
     model = hrnet.Backbone(width=48)
     assert jax.eval_shape(
@@ -137,13 +206,7 @@ def tiny():
     """A narrow, short backbone with all four branches, its variables, an image."""
     model = hrnet.Backbone(**TINY)
     image = np.random.default_rng(0).standard_normal((2, 32, 64, 3), np.float32)
-    shapes = shapes_of(model)
-    variables = jax.tree.map(
-        lambda leaf: np.random.default_rng(leaf.size).uniform(0.2, 1, leaf.shape),
-        shapes,
-    )
-    variables = jax.tree.map(np.float32, variables)
-    return model, variables, image
+    return model, random_variables(model), image
 
 
 def test_without_concat_only_the_finest_branch_is_fused_and_returned(tiny):
@@ -198,10 +261,8 @@ def test_sides_that_do_not_halve_five_times_are_refused(tiny):
         model.apply(variables, np.zeros((1, 32, 48, 3), np.float32), train=False)
 
 
-def test_nearest_upsampling_repeats_pixels_and_bilinear_does_not():
+def test_coarser_branches_are_brought_up_bilinearly():
     x = np.arange(4, dtype=np.float32).reshape(1, 2, 2, 1)
-    nearest = hrnet.upsample_nearest(x, 2)[0, ..., 0]
-    np.testing.assert_array_equal(nearest, np.kron(x[0, ..., 0], np.ones((2, 2))))
     joined = hrnet.concatenate([np.zeros((1, 4, 4, 1), np.float32), x])[0, ..., 1]
     along = np.array([0, 0.25, 0.75, 1])  # align_corners=False, edges replicated
     np.testing.assert_allclose(joined, 2 * along[:, None] + along, rtol=1e-6)

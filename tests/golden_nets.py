@@ -1,0 +1,125 @@
+"""Runs networks on reference weights and compares maps, for the tests of occjax.nn."""
+
+import functools
+import pathlib
+
+import golden_weights
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from occjax.runtime import weights
+
+# Compiled for few seconds rather than few milliseconds.
+quick_jit = functools.partial(
+    jax.jit, compiler_options={"xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE"}
+)
+
+
+def shapes_of(model, side=64, channels=3):
+    """Shapes of a model's variables, from a square image; nothing is computed."""
+    image = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+    init = functools.partial(model.init, train=False)
+    return jax.eval_shape(init, jax.random.key(0), image)
+
+
+def count(tree):
+    """How many numbers the arrays of a tree hold."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def random_variables(model, side=64, channels=3):
+    """Positive variables of a small model: no ReLU is closed, no variance is 0."""
+    return jax.tree.map(
+        lambda leaf: np.float32(
+            np.random.default_rng(leaf.size).uniform(0.2, 1, leaf.shape)
+        ),
+        shapes_of(model, side, channels),
+    )
+
+
+def evaluate(model, variables, image):
+    """Outputs in evaluation mode."""
+    return quick_jit(functools.partial(model.apply, train=False))(variables, image)
+
+
+def train(model, variables, image):
+    """Outputs in training mode and the statistics afterwards."""
+    apply = functools.partial(model.apply, train=True, mutable=["batch_stats"])
+    return quick_jit(apply)(variables, image)
+
+
+def nhwc(array):
+    """Torch's [B, C, H, W] as [B, H, W, C]."""
+    return np.moveaxis(array, 1, -1)
+
+
+def assert_close_to_largest(actual, expected, tolerance):
+    """The largest difference, in units of the largest expected value."""
+    assert actual.shape == expected.shape
+    error = np.abs(np.asarray(actual, np.float64) - expected).max()
+    assert error <= tolerance * np.abs(expected).max()
+
+
+def assert_maps(actual, expected, tolerance):
+    """Maps of ours by torch's, pair by pair."""
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert_close_to_largest(ours, nhwc(theirs), tolerance)
+
+
+def reference(
+    folder: pathlib.Path, part: str, model, rows, side=64
+) -> tuple[np.lib.npyio.NpzFile, dict]:
+    """Reference figures of a network, and its weights converted for the model."""
+    manifest, state_dict = golden_weights.load(folder, part)
+    variables = weights.convert(state_dict, rows, shapes_of(model, side))
+    return np.load(folder / manifest["file"]), variables
+
+
+def in_float64(model, variables, image):
+    """Outputs in evaluation mode of the model made anew for float64."""
+    with jax.enable_x64(True):
+        return evaluate(model.clone(dtype=jnp.float64), variables, np.float64(image))
+
+
+def assert_gradient_norms(grads, state_dict, norms, rows):
+    """L2 norms of gradients against torch's.
+
+    Args:
+        grads: of our parameters.
+        state_dict: torch name -> array.
+        norms: torch name -> norm, or the norms in the order of torch's parameters. Of
+            those that torch never uses they are NaN.
+        rows: the table of names.
+    """
+    names = [name for name in state_dict if "running" not in name]
+    if not isinstance(norms, dict):
+        norms = dict(zip(names, norms, strict=True))
+    listed = {name: np.full(state_dict[name].shape, norms[name]) for name in names}
+    # The table carries each norm to our name for it, as an array of equal numbers.
+    carried = weights.convert(listed, rows, {"params": grads})
+    for path, norm in jax.tree.leaves_with_path(carried["params"]):
+        grad = functools.reduce(lambda tree, key: tree[key.key], path, grads)
+        found = np.linalg.norm(grad)
+        assert np.isclose(found, norm.flat[0], rtol=1e-6, atol=1e-12), path
+
+
+def assert_gradients_everywhere(
+    model, variables, image, maps=lambda outputs: [outputs]
+):
+    """A loss of the model's maps in training mode moves each parameter."""
+
+    def loss(params):
+        given = {**variables, "params": params}
+        outputs, _ = model.apply(given, image, train=True, mutable=["batch_stats"])
+        # Weighted by row: a batch norm's own output has a fixed mean square.
+        rows = [
+            jnp.square(x) * jnp.cos(jnp.arange(x.shape[1]))[None, :, None, None]
+            for x in maps(outputs)
+        ]
+        return functools.reduce(jnp.add, map(jnp.sum, rows))
+
+    grads = quick_jit(jax.grad(loss))(variables["params"])
+    for path, grad in jax.tree.leaves_with_path(grads):
+        assert np.all(np.isfinite(grad)), path
+        assert np.any(grad != 0), path
