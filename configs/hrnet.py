@@ -18,8 +18,6 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-_COCO_PEOPLE = 149_813  # crops of train2017 that HRNet's code keeps
-
 
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the experiment of a variant.
@@ -96,7 +94,7 @@ def coco() -> ConfigDict:
     """COCO 2017 as published: HRNet-W32 at 256 x 192."""
     config = laptop()
     config.batch_size = 8 * 32
-    epoch = _COCO_PEOPLE // config.batch_size
+    epoch = common.COCO_PEOPLE // config.batch_size
     config.update(dict(steps=210 * epoch, eval_every=10 * epoch))
     config.update(dict(checkpoint_every=epoch, log_every=100))
     config.data.update(

@@ -14,8 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from occjax.nn import backbone as build_backbone
-from occjax.nn import hrnet
-from occjax.nn.blocks import conv
+from occjax.nn import heads, hrnet, resnet
 from occjax.nn.torch_names import prefixed
 from occjax.ops import (
     decoding,
@@ -45,10 +44,14 @@ class Outputs(NamedTuple):
 
 
 class Model(nn.Module):
-    """Backbone and one 1x1 convolution. Parameters: `trunk`, `head`."""
+    """Parameters: `trunk` (the backbone), `upsample` (with `deconv`) and `head`.
+
+    The features that the head reads have stride 4.
+    """
 
     skeleton: Skeleton  # of the dataset
     backbone: Mapping[str, Any]  # name of a file of occjax/nn, and its fields
+    deconv: tuple[int, ...] = ()  # channels of doublings after it; SimpleBaseline's
     sigma: float = 2.0  # of the Gaussians, map pixels
     decoder: str = "quarter"  # one of DECODERS
     flip_test: bool = True  # average with the mirrored crop
@@ -72,10 +75,12 @@ class Model(nn.Module):
         super().__post_init__()
 
     def setup(self) -> None:
-        """Builds backbone and head."""
+        """Builds backbone and heads."""
         wide = np.promote_types(self.dtype, np.float32)
         self.trunk = build_backbone(**self.backbone, dtype=self.dtype)
-        self.head = conv(self.skeleton.num_joints, 1, dtype=wide, use_bias=True)
+        if self.deconv:
+            self.upsample = heads.Deconvolution(tuple(self.deconv), dtype=self.dtype)
+        self.head = heads.Heatmaps(self.skeleton.num_joints, dtype=wide)
 
     def __call__(self, inputs: Inputs, *, train: bool) -> Outputs:
         """Reads the heatmaps of crops [B, H, W, 3]."""
@@ -89,7 +94,10 @@ class Model(nn.Module):
         return Outputs(flip_test.average(maps, order, shift=self.shift_heatmap))
 
     def _maps(self, image: Array, *, train: bool) -> Array:
-        maps = self.head(self.trunk(image, train=train))
+        features = self.trunk(image, train=train)
+        if self.deconv:
+            features = self.upsample(features, train=train)[-1]
+        maps = self.head(features)
         if (maps.shape[1] * STRIDE, maps.shape[2] * STRIDE) != image.shape[1:3]:
             raise ValueError(
                 f"backbone: expected features of stride {STRIDE}, got maps of "
@@ -142,10 +150,17 @@ def suppress(model: Model, poses: Poses, area: Array) -> Array:
     return suppression.oks_nms(oks, poses.score, model.nms)
 
 
-# Names of deep-high-resolution-net.pytorch; see torch_names.py.
-HRNET_NAMES = (
-    *prefixed(hrnet.TORCH_NAMES, "", "trunk"),
-    (r"final_layer", "head", "conv"),
+# Names of deep-high-resolution-net.pytorch and human-pose-estimation.pytorch; see
+# torch_names.py.
+_HEAD_NAMES = prefixed(heads.HEATMAP_NAMES, "", "head")
+HRNET_NAMES = (*_HEAD_NAMES, *prefixed(hrnet.TORCH_NAMES, "", "trunk"))
+RESNET_NAMES = (
+    *_HEAD_NAMES,
+    *prefixed(heads.DECONVOLUTION_NAMES, "", "upsample"),
+    *prefixed(resnet.TORCH_NAMES, "", "trunk"),
 )
-PUBLISHED = {"hrnet": HRNET_NAMES}
-PRETRAINED = {"hrnet": prefixed(hrnet.IMAGENET_NAMES, "", "trunk")}
+PUBLISHED = {"hrnet": HRNET_NAMES, "resnet": RESNET_NAMES}
+PRETRAINED = {
+    "hrnet": prefixed(hrnet.IMAGENET_NAMES, "", "trunk"),
+    "resnet": prefixed(resnet.IMAGENET_NAMES, "", "trunk"),
+}

@@ -1,4 +1,4 @@
-"""Top-down HRNet with the reference weights against the published code's figures."""
+"""HRNet and SimpleBaseline with the reference weights against published figures."""
 
 import functools
 
@@ -16,6 +16,12 @@ from occjax.skeletons import COCO
 from occjax.types import Inputs
 
 FOLDER = "pose_hrnet_w32"
+HRNET = {"backbone": {"name": "hrnet", "width": 32, "concat": False}}
+RESNET = {
+    "backbone": {"name": "resnet", "depth": 50},
+    "deconv": (256, 256, 256),
+    "flip_test": False,
+}
 
 
 def image_from_normalised(nchw):
@@ -33,16 +39,15 @@ def inputs_of(image, to_source=((1, 0, 0), (0, 1, 0))):
 
 
 @functools.cache
-def built(golden):
-    model = top_down.Model(
-        skeleton=COCO, backbone={"name": "hrnet", "width": 32, "concat": False}
-    )
+def built(golden, folder=FOLDER, part=None):
+    model = top_down.Model(skeleton=COCO, **(RESNET if part else HRNET))
     image = jnp.zeros((1, 64, 64, 3))
     shapes = jax.eval_shape(
         lambda: model.init(jax.random.key(0), inputs_of(image), train=False)
     )
-    _, weights = golden_weights.load(golden / FOLDER)
-    return model, convert(weights, top_down.HRNET_NAMES, shapes)
+    _, weights = golden_weights.load(golden / folder, *([part] if part else []))
+    rows = top_down.PUBLISHED[model.backbone["name"]]
+    return model, convert(weights, rows, shapes)
 
 
 def maps_of(golden, image, **fields):
@@ -50,6 +55,14 @@ def maps_of(golden, image, **fields):
     model = model.clone(**fields)
     run = jax.jit(lambda v, x: model.apply(v, inputs_of(x), train=False).maps)
     return np.moveaxis(np.asarray(run(variables, image)), -1, 1)
+
+
+def test_simple_baseline_gives_the_published_heatmaps(golden):
+    z = np.load(golden / "simple_baseline" / "pose_resnet50.npz")
+    model, variables = built(golden, "simple_baseline", "pose_resnet50")
+    image = image_from_normalised(z["input"])
+    run = jax.jit(lambda v, x: model.apply(v, inputs_of(x), train=False).maps)
+    assert_near(np.moveaxis(run(variables, image), -1, 1), z["heatmaps"])
 
 
 def assert_near(got, wanted, tolerance=2e-5):

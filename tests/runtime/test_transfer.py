@@ -1,3 +1,4 @@
+import golden_weights
 import jax
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import tiny_method
 from occjax import skeletons
 from occjax.errors import UserError
 from occjax.methods import pinet, top_down
-from occjax.runtime import checkpoint, step, transfer, weight_files, weights
+from occjax.runtime import checkpoint, config, step, transfer, weight_files, weights
 from occjax.runtime.mesh import Layout
 
 tiny_method.install()
@@ -182,3 +183,23 @@ def test_tables_are_those_of_the_backbone(method):
         _ = transfer.tables_of(method, model).whole
     model = method.Model(skeletons.COCO, {"name": "hrnet"})
     assert transfer.tables_of(method, model).whole
+
+
+def test_imagenet_files_of_resnet_go_into_their_own_depth(tmp_path, golden):
+    settings = config.load("configs/simple_baseline.py:coco")
+    method, model = step.build_model(settings, skeletons.COCO)
+    shapes = step.variable_shapes(model, (64, 64, 3))
+    tables = transfer.tables_of(method, model)
+    path = str(tmp_path / "resnet.pth")
+    for name in ("resnet50", "resnet101"):
+        _, arrays = golden_weights.load(golden / "torchvision_resnet", name)
+        weight_files.write(path, arrays)
+        if name == "resnet50":
+            found = transfer._from_file(path, "^trunk/", shapes, tables)
+        else:
+            with pytest.raises(UserError, match="layer3_6.* which does not exist"):
+                transfer._from_file(path, "^trunk/", shapes, tables)
+    assert found["params"].keys() == {"trunk"}
+    assert jax.tree.structure(found["params"]["trunk"]) == jax.tree.structure(
+        shapes["params"]["trunk"]
+    )
