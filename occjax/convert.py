@@ -1,9 +1,9 @@
 """Brings weights of the published PyTorch code in, and takes ours out again.
 
-    python -m occjax.convert --config configs/NAME.py[:VARIANT] --weights FILE
-        --output DIR [--dry_run] [--widen]
+    python -m occjax.convert --config configs/NAME.py[:VARIANT] --torch FILE
+        --workdir DIR [--dry_run] [--widen]
 
-makes DIR a folder that `evaluate --workdir DIR`, `predict --workdir DIR` and training
+makes DIR a run that `evaluate --workdir DIR`, `predict --workdir DIR` and training
 with `--config.init_from=DIR` accept. FILE is .pth, .pth.tar or .pt (torch is not
 needed, and nothing in the file is run), .safetensors or .npz. Every array must have its
 place in the config's model and every variable its array, else all that do not are
@@ -34,9 +34,9 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
     """Declares the command's flags."""
     configs.define_flag()
-    flags.DEFINE_string("weights", None, "File to bring in.")
-    flags.DEFINE_string("workdir", None, "Folder of the run to take weights out of.")
-    flags.DEFINE_string("output", None, "Folder, or file, to write.")
+    flags.DEFINE_string("torch", None, "File of weights to bring in.")
+    flags.DEFINE_string("workdir", None, "Folder of the run, to make or to read.")
+    flags.DEFINE_string("output", None, "File to write a run's weights to.")
     flags.DEFINE_bool("dry_run", False, "Say where arrays go, and write nothing.")
     flags.DEFINE_bool("widen", False, "Take float16 and bfloat16 as float32.")
 
@@ -46,38 +46,38 @@ def main(argv: Any) -> None:
     del argv
     _check_flags()
     cli.start_jax()
-    if FLAGS.workdir:
+    if FLAGS.output:
         write_torch(FLAGS.workdir, FLAGS.output)
     else:
-        read_torch(
-            FLAGS.config, FLAGS.weights, FLAGS.output, FLAGS.dry_run, FLAGS.widen
-        )
+        given = (FLAGS.config, FLAGS.torch, FLAGS.workdir)
+        read_torch(*given, FLAGS.dry_run, FLAGS.widen)
 
 
 def _check_flags() -> None:
     """One direction, and all that it needs."""
-    if FLAGS.workdir:
-        needed, other = ["output"], ("weights", "config", "dry_run", "widen")
+    if FLAGS.output or not (FLAGS.config or FLAGS.torch):
+        needed = ["workdir", "output"]
+        other = ("torch", "config", "dry_run", "widen")
     else:
-        needed, other = ["config", "weights", "output"], ()
+        needed, other = ["config", "torch", "workdir"], ()
         needed = needed[:2] if FLAGS.dry_run else needed
     for name in needed:
         if not FLAGS[name].value:
             raise UserError(f"--{name} is missing; --help tells more.")
     for name in other:
         if FLAGS[name].present:
-            raise UserError(f"--{name} does not go with --workdir.")
+            raise UserError(f"--{name} does not go with --output.")
 
 
 def read_torch(
-    config: Any, weights_file: str, output: str | None, dry_run: bool, widen: bool
+    config: Any, file: str, workdir: str | None, dry_run: bool, widen: bool
 ) -> None:
-    """Makes a folder from a file of weights with torch's names.
+    """Makes a run from a file of weights with torch's names.
 
     Args:
         config: of the model.
-        weights_file: path of the file.
-        output: folder to make; not needed for a dry run.
+        file: path of the file.
+        workdir: folder to make; not needed for a dry run.
         dry_run: print where arrays go, and write nothing.
         widen: take arrays of 16 bits.
 
@@ -86,9 +86,9 @@ def read_torch(
     """
     from occjax.runtime import mesh, step, transfer, weight_files, weights
 
-    if output and (pathlib.Path(output) / "checkpoints").exists():
-        raise UserError(f"--output={output}: has checkpoints; choose a new folder.")
-    state_dict = weight_files.read(weights_file)
+    if workdir and (pathlib.Path(workdir) / "checkpoints").exists():
+        raise UserError(f"--workdir={workdir}: has checkpoints; choose a new folder.")
+    state_dict = weight_files.read(file)
     state_dict = state_dict.widened() if widen else state_dict
     skeleton = sources.skeleton_of(config.data.to_dict())
     method, model = step.build_model(config, skeleton)
@@ -100,10 +100,10 @@ def read_torch(
     try:
         variables = weights.convert(state_dict, rows, shapes, place=layout.replicate)
     except UserError as error:
-        raise UserError(f"{weights_file}: {error}") from error
-    if output and not dry_run:
-        _write_run(output, variables, config)
-        print(f"{output}: {config.method} with {len(state_dict)} arrays converted")
+        raise UserError(f"{file}: {error}") from error
+    if workdir and not dry_run:
+        _write_run(workdir, variables, config)
+        print(f"{workdir}: {config.method} with {len(state_dict)} arrays converted")
 
 
 def _print_table(lines: list[tuple[str, ...]]) -> None:
@@ -114,14 +114,14 @@ def _print_table(lines: list[tuple[str, ...]]) -> None:
         print("  ".join(cells).rstrip())
 
 
-def _write_run(output: str, variables: Any, config: Any) -> None:
+def _write_run(workdir: str, variables: Any, config: Any) -> None:
     from occjax import files
     from occjax.runtime import checkpoint
 
-    with checkpoint.Checkpoints(output) as checkpoints:
+    with checkpoint.Checkpoints(workdir) as checkpoints:
         checkpoints.save_weights(variables, config)
     as_json = configs.as_json(config)
-    files.write_json(pathlib.Path(output) / "config.json", as_json, 2)
+    files.write_json(pathlib.Path(workdir) / "config.json", as_json, 2)
 
 
 def write_torch(workdir: str, output: str) -> None:

@@ -192,7 +192,7 @@ def test_a_method_without_published_names_has_no_way_out(tmp_path):
 
 def test_the_command_goes_both_ways(converted, tmp_path):
     path, out = str(converted[0]), str(tmp_path / "run")
-    there = ("--config", "tests/tiny_hrnet.py", "--weights", path, "--output", out)
+    there = ("--config", "tests/tiny_hrnet.py", "--torch", path, "--workdir", out)
     code, said, _ = commands.run("-m", "occjax.convert", *there)
     assert code == 0
     assert "pinet" in said
@@ -207,9 +207,10 @@ def test_the_command_goes_both_ways(converted, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ([], "--config is missing"),
-        (["--config", "tests/tiny_hrnet.py"], "--weights is missing"),
-        (["--workdir", "x", "--weights", "y", "--output", "z"], "--weights does not"),
+        ([], "--workdir is missing"),
+        (["--config", "tests/tiny_hrnet.py"], "--torch is missing"),
+        (["--torch", "x"], "--config is missing"),
+        (["--workdir", "x", "--torch", "y", "--output", "z"], "--torch does not go"),
         (["--workdir", "x"], "--output is missing"),
     ],
 )
@@ -242,7 +243,7 @@ def test_a_large_file_needs_three_times_its_size_in_memory_at_most(tmp_path):
     run, back = str(tmp_path / "run"), str(tmp_path / "back.pth")
     wide = ("--config=configs/pinet.py:coco", "--config.model.backbone.width=48")
     for flags in (
-        (*wide, f"--weights={path}", f"--output={run}"),
+        (*wide, f"--torch={path}", f"--workdir={run}"),
         (f"--workdir={run}", f"--output={back}"),
     ):
         argv = ("-c", MEASURE, sys.executable, "-m", "occjax.convert", *flags)
