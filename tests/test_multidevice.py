@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 pytestmark = pytest.mark.slow
-RUN = ("--config.steps=8", "--config.checkpoint_every=4", "--config.optim.ema=0.9")
+# Plain gradient descent: Adam enlarges what rounding leaves of small gradients.
+SGD = ("--config.optim.name=sgd", "--config.optim.lr=0.01")
+RUN = (
+    "--config.steps=8",
+    "--config.checkpoint_every=4",
+    "--config.optim.ema=0.9",
+    *SGD,
+)
 
 
 def processes(folder, cache, *argv):
@@ -78,7 +85,7 @@ def test_two_processes_find_the_same_poses_in_the_same_images(alone, together):
     np.testing.assert_allclose(
         [item["keypoints"] for item in ours],
         [item["keypoints"] for item in theirs],
-        atol=0.3,  # pixels: Adam enlarges what rounding leaves of small gradients
+        atol=0.01,  # pixels
     )
 
 

@@ -149,7 +149,7 @@ def in_order(tree, names, part, state_dict):
     start = 0
     for name in names:
         size = state_dict[f"{name}.{part}"].size
-        numbered[f"{name}.{part}"] = np.arange(start, start + size)
+        numbered[f"{name}.{part}"] = np.arange(start, start + size, dtype=np.float32)
         start += size
     where = weights.convert(numbered, POSE_NAMES, shapes_of(Pose(17)))["batch_stats"]
     vector = np.full(start, np.nan)
