@@ -15,7 +15,7 @@ import numpy as np
 from occjax.data import pipeline, views, warp
 from occjax.data.sources import Source
 
-_MOST = 256  # images of one trial
+_IMAGES = 1024  # of one trial: its start and end take tens of milliseconds
 # What `--data` measures: whole images, crops of people, crops with pasted people.
 _CROP = {"view": "person", "size": (256, 192), "max_persons": 1, "augment": {}}
 PIPELINES = {
@@ -96,8 +96,7 @@ def compare(
         `ratio_per_core` of the two.
     """
     threads = max(int(data["threads"]), 1)
-    people = len(views.training(source, data).source)
-    batches = max(-(-min(people, _MOST) // batch_size), 4 * (threads + 1))
+    batches = max(-(-_IMAGES // batch_size), 4 * (threads + 1))
     jobs = plain_loop(source, data, batches * batch_size)
     rates: dict[str, list[tuple[float, float]]] = {"pipeline": [], "plain": []}
     for trial in range(trials):
