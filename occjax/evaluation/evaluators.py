@@ -6,6 +6,7 @@ pycocotools adds to the divisor. Either matches once; figures of some of the ima
 accumulate anew.
 """
 
+import abc
 import contextlib
 import copy
 import importlib.metadata
@@ -25,7 +26,7 @@ class Curves(NamedTuple):
     recall: np.ndarray  # [T, K, A]
 
 
-class Evaluator:
+class Evaluator(abc.ABC):
     """Detections matched to people by COCO's keypoint protocol."""
 
     package = ""  # whose code does it
@@ -80,12 +81,13 @@ class Evaluator:
         # Of the limits on detections there is one.
         return Curves(values["precision"][..., 0], values["recall"][..., 0])
 
+    @abc.abstractmethod
     def _classes(self) -> tuple[Any, Any]:
         """The package's reader and scorer, imported when they are wanted."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _accumulate(self, images: Container | None) -> dict[str, np.ndarray]:
-        raise NotImplementedError
+        """The scorer's tables over the images with these ids, or over all."""
 
 
 class Pycocotools(Evaluator):

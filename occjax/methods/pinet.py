@@ -19,7 +19,7 @@ import numpy as np
 from flax import linen as nn
 
 from occjax.nn import backbone as build_backbone
-from occjax.nn import hrnet, pose_refine
+from occjax.nn import check_stride, hrnet, pose_refine
 from occjax.nn.blocks import conv
 from occjax.nn.torch_names import prefixed
 from occjax.ops import flip_test, grouping, heatmap, losses, sampling
@@ -125,11 +125,7 @@ class Model(nn.Module):
         """Normalised images [B, H, W, 3] -> features [B, h, w, C] and maps."""
         features = self.trunk(image, train=train)
         size = features.shape[:3]
-        if (size[1] * STRIDE, size[2] * STRIDE) != image.shape[1:3]:
-            raise ValueError(
-                f"backbone: expected features of stride {STRIDE}, got maps of "
-                f"{size[1:]} from images of {image.shape[1:3]}."
-            )
+        check_stride(features, image, STRIDE)
         offset = self.offset_head(features)
         # channels of the published head: part, joint, then x and y
         offset = offset.reshape(*size, -1, self.skeleton.num_joints, 2)

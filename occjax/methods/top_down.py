@@ -14,7 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from occjax.nn import backbone as build_backbone
-from occjax.nn import heads, hrnet, resnet
+from occjax.nn import check_stride, heads, hrnet, resnet
 from occjax.nn.torch_names import prefixed
 from occjax.ops import (
     decoding,
@@ -97,13 +97,8 @@ class Model(nn.Module):
         features = self.trunk(image, train=train)
         if self.deconv:
             features = self.upsample(features, train=train)[-1]
-        maps = self.head(features)
-        if (maps.shape[1] * STRIDE, maps.shape[2] * STRIDE) != image.shape[1:3]:
-            raise ValueError(
-                f"backbone: expected features of stride {STRIDE}, got maps of "
-                f"{maps.shape[1:3]} from images of {image.shape[1:3]}."
-            )
-        return maps
+        check_stride(features, image, STRIDE)
+        return self.head(features)
 
 
 def loss_terms(

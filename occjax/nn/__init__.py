@@ -6,6 +6,8 @@ from typing import Any
 
 from flax import linen as nn
 
+from occjax.types import Array
+
 
 def backbone(name: str, **fields: Any) -> nn.Module:
     """Builds the backbone of `occjax/nn/NAME.py`.
@@ -26,3 +28,22 @@ def backbone(name: str, **fields: Any) -> nn.Module:
         return module.Backbone(**fields)
     except TypeError as error:
         raise ValueError(f"backbone {name}: {error}") from error
+
+
+def check_stride(features: Array, image: Array, stride: int) -> None:
+    """Refuses features that do not have the stride a method reads them with.
+
+    Args:
+        features: [B, h, w, C].
+        image: [B, H, W, 3] that they come from.
+        stride: H / h and W / w wanted.
+
+    Raises:
+        ValueError: they have another one.
+    """
+    size = features.shape[1:3]
+    if (size[0] * stride, size[1] * stride) != image.shape[1:3]:
+        raise ValueError(
+            f"backbone: expected features of stride {stride}, got maps of "
+            f"{size} from images of {image.shape[1:3]}."
+        )

@@ -27,7 +27,7 @@ class _Seen(NamedTuple):
 
     poses: Poses
     image_ids: np.ndarray  # [N] int64
-    area: np.ndarray  # [N]
+    area: np.ndarray  # [N]; 0 where nothing is suppressed
 
 
 def predict_dataset(
@@ -51,7 +51,8 @@ def predict_dataset(
         if waiting is not None:
             found.append(_read(*waiting))
         ids = _all_ids(np.asarray(batch.image_id))
-        waiting = poses, ids, _gathered(_areas(batch.inputs))
+        area = _gathered(_areas(batch.inputs)) if suppress else np.zeros(len(ids))
+        waiting = poses, ids, area
     if waiting is None:
         raise ValueError("predict_dataset needs at least one batch; there is none.")
     found.append(_read(*waiting))
