@@ -9,9 +9,22 @@ os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import equivalence
 import pytest
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where comparisons with published code are to be written."""
+    parser.addoption("--equivalence", metavar="FILE.md")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Writes them, if there are any."""
+    path = session.config.getoption("--equivalence")
+    if path and equivalence.rows:
+        equivalence.write(path)
 
 
 @pytest.fixture(scope="session")
