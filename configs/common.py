@@ -9,7 +9,10 @@ WHOLE_IMAGE = dict(
     flip_shift=0.0,  # 3.0 mislabels mirrored images as the official code does
 )
 
-COCO_PEOPLE = 149_813  # crops of train2017 that HRNet's code keeps
+# Crops that an epoch of published code has.
+COCO_PEOPLE = 149_813  # of train2017, as HRNet's code keeps them
+MPII_PEOPLE = 22_246  # of its training part
+LSP_PEOPLE = 1_000
 
 # Crops of one person, HRNet's for COCO.
 CROP = dict(
@@ -18,6 +21,11 @@ CROP = dict(
     rotate_share=0.6,  # of crops that are turned at all
     flip=0.5,
     half_body=0.3,  # share of crops of one half, of people with many joints
+)
+
+# HRNet's for MPII.
+UPRIGHT_CROP = dict(
+    scale=(0.75, 1.25), rotate=60.0, rotate_share=0.6, flip=0.5, half_body=0.0
 )
 
 # Gentler, for scenes that are rendered to fill the image.

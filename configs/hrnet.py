@@ -8,6 +8,8 @@ coco        COCO 2017, HRNet-W32 at 256 x 192, as published: Adam 1e-3, drops by
             after epochs 170 and 200 of 210, 8 GPUs x 32 crops. The paper reports
             AP 74.4 on val2017 with detected boxes (`data.detections`)
 coco_384    the same at 384 x 288 with sigma 3; the paper's AP is 75.8
+mpii        MPII at 256 x 256, as published; the paper's PCKh@0.5 is 90.3
+lsp         LSP, trained on its first half, with MPII's settings
 
 The named datasets are tested on annotated boxes unless `data.detections` names a file
 of boxes. Published weights start from ImageNet:
@@ -26,6 +28,7 @@ def get_config(variant: str = "") -> ConfigDict:
         ValueError: there is no such variant.
     """
     variants = {"": laptop, "smoke": smoke, "coco": coco, "coco_384": coco_384}
+    variants |= {"mpii": mpii, "lsp": lsp}
     if variant not in variants:
         names = ", ".join(name for name in variants if name)
         raise ValueError(f"there is no variant {variant!r}; there are {names}")
@@ -115,4 +118,28 @@ def coco_384() -> ConfigDict:
     config = coco()
     config.data.size = (384, 288)
     config.model.sigma = 3.0
+    return config
+
+
+def mpii() -> ConfigDict:
+    """MPII as published: HRNet-W32 at 256 x 256."""
+    config = coco()
+    config.batch_size = 4 * 32
+    epoch = common.MPII_PEOPLE // config.batch_size
+    config.update(dict(steps=210 * epoch, eval_every=10 * epoch))
+    config.checkpoint_every = epoch
+    config.data.update(dict(dataset="mpii", size=(256, 256), clip_boxes=False))
+    config.data.augment = ConfigDict(dict(common.UPRIGHT_CROP))
+    config.optim.schedule.at = (170 * epoch, 200 * epoch)
+    return config
+
+
+def lsp() -> ConfigDict:
+    """LSP with MPII's settings."""
+    config = mpii()
+    epoch = common.LSP_PEOPLE // config.batch_size
+    config.update(dict(steps=210 * epoch, eval_every=10 * epoch))
+    config.checkpoint_every = 10 * epoch
+    config.data.update(dict(dataset="lsp", eval_split="test"))
+    config.optim.schedule.at = (170 * epoch, 200 * epoch)
     return config

@@ -7,6 +7,7 @@ smoke       two steps of a tiny model, in seconds: what tests run
 coco        COCO 2017, ResNet-50 at 256 x 192, as published: Adam 1e-3, drops by ten
             after epochs 90 and 120 of 140, 4 GPUs x 32 crops. The paper reports
             AP 70.4 on val2017 with detected boxes
+mpii        MPII at 256 x 256, as published
 
 The named dataset is tested on annotated boxes unless `data.detections` names a file of
 boxes. Published weights start from ImageNet:
@@ -24,7 +25,7 @@ def get_config(variant: str = "") -> ConfigDict:
     Raises:
         ValueError: there is no such variant.
     """
-    variants = {"": laptop, "smoke": smoke, "coco": coco}
+    variants = {"": laptop, "smoke": smoke, "coco": coco, "mpii": mpii}
     if variant not in variants:
         names = ", ".join(name for name in variants if name)
         raise ValueError(f"there is no variant {variant!r}; there are {names}")
@@ -56,6 +57,17 @@ def coco() -> ConfigDict:
     config.checkpoint_every = epoch
     config.optim.schedule.at = (90 * epoch, 120 * epoch)
     config.data.augment.update(dict(rotate=80.0, half_body=0.0, scale=(0.7, 1.3)))
+    config.model.backbone = ConfigDict(dict(name="resnet", depth=50))
+    config.model.deconv = (256, 256, 256)
+    return config
+
+
+def mpii() -> ConfigDict:
+    """MPII as published: ResNet-50 at 256 x 256."""
+    config = hrnet.mpii()
+    epoch = common.MPII_PEOPLE // config.batch_size
+    config.steps = 140 * epoch
+    config.optim.schedule.at = (90 * epoch, 120 * epoch)
     config.model.backbone = ConfigDict(dict(name="resnet", depth=50))
     config.model.deconv = (256, 256, 256)
     return config

@@ -211,7 +211,7 @@ def score_people(
         if page:
             from occjax.evaluation import page as pages
 
-            html = pages.page_of_pck(stamp, metrics, text)
+            html = pages.page_of_pck(stamp, metrics)
             files.write_bytes(path / "report.html", html.encode())
     print(f"{report.headline(stamp)}\n{text}")
 
@@ -257,7 +257,7 @@ def score_run(
     batches = pipeline.test_batches(source, data, model.batch_size, chosen.scales)
     poses, image_ids = model.predict(batches, count)
     scored = scoring.score(
-        *(source, data["dataset"], count, poses, image_ids.tolist()),
+        *(source, data, count, poses, image_ids.tolist()),
         protocol=protocol,
         backend=how.backend,
         whole=True,

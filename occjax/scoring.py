@@ -1,16 +1,16 @@
 """Poses of a dataset, scored, and what that leaves: train and evaluate share it."""
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from occjax import draw
-from occjax.data import records
+from occjax.data import records, views
 from occjax.data.sources import Source
 from occjax.errors import UserError
-from occjax.evaluation import coco, report
+from occjax.evaluation import coco, pck, report
 from occjax.evaluation.report import Scored
 from occjax.types import Poses
 
@@ -20,7 +20,7 @@ _PANEL = 480  # pixels, the width of a drawing in a report
 
 def score(
     source: Source,
-    dataset: str,
+    data: Mapping[str, Any],
     count: int,
     poses: Poses,
     image_ids: Sequence[int],
@@ -30,7 +30,7 @@ def score(
 
     Args:
         source: of the images.
-        dataset: its name in the config.
+        data: `config.data`: the dataset's name, and how poses were asked for.
         count: how many of them.
         poses: [N, P, ...], see `coco.detections`.
         image_ids: [N].
@@ -38,8 +38,41 @@ def score(
     """
     truth = coco.ground_truth(source, count)
     found = coco.detections(poses, image_ids, source.skeleton)
-    how.setdefault("protocol", report.protocol_of(dataset, source.skeleton))
-    return report.score(truth, found, **how)
+    how.setdefault("protocol", report.protocol_of(data["dataset"], source.skeleton))
+    scored = report.score(truth, found, **how)
+    if views.of_people(data) and not data.get("detections"):
+        scored.metrics.update(_pck(source, count, poses, image_ids))
+    return scored
+
+
+def _pck(
+    source: Source, count: int, poses: Poses, image_ids: Sequence[int]
+) -> dict[str, Any]:
+    """PCK of poses whose person is known, if there is a protocol for these joints.
+
+    The poses of an image are those of its people that can be cropped, in their order.
+    """
+    protocol = next(
+        (p for p in pck.BY_NAME.values() if p.skeleton == source.skeleton), None
+    )
+    if protocol is None:
+        return {}
+    row_of = {image: row for row, image in enumerate(image_ids)}
+    people, heads, found = [], [], []
+    for index in range(min(count or len(source), len(source))):
+        record = source[index]
+        persons, chosen = record["persons"], records.targets(record)
+        if chosen.any():
+            people.append(np.asarray(persons["joints"], float)[chosen])
+            heads.append(np.asarray(persons["head_size"], float)[chosen])
+            row = row_of[int(record["image_id"])]
+            found.append(np.asarray(poses.joints[row], float)[: chosen.sum()])
+    joints = np.concatenate(people)
+    unit = protocol.unit_of(joints, np.concatenate(heads))
+    figures = pck.evaluate(
+        protocol, joints[..., :2], joints[..., 2], np.concatenate(found), unit
+    )
+    return {"pck": {"protocol": protocol.stamp()} | figures}
 
 
 def save(

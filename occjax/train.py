@@ -210,9 +210,9 @@ def evaluate(
     if jax.process_index() != 0:
         return
     scored = scoring.score(
-        source, config.data.dataset, total, poses, image_ids.tolist()
+        source, config.data.to_dict(), total, poses, image_ids.tolist()
     )
-    figures = {k: v for k, v in scored.metrics.items() if k.startswith(("AP", "AR"))}
+    figures = report.headline_figures(scored.metrics)
     writer.write(int(state.step), {f"test/{k}": v for k, v in figures.items()})
     if final:
         split, steps = config.data.eval_split, int(state.step)

@@ -5,7 +5,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from occjax.evaluation import plots, report, view
+from occjax.evaluation import plots, report, single, view
 from occjax.evaluation.screen import percent
 
 _STYLE = """
@@ -38,6 +38,7 @@ def page(
     found = metrics["occlusion"]
     parts = [
         _section("Average precision", _metrics(metrics)),
+        _pck(metrics.get("pck")),
         _comparison(metrics.get("comparison")),
         _section(
             "By how much is hidden",
@@ -55,10 +56,9 @@ def page(
     return document(stamp, parts)
 
 
-def page_of_pck(stamp: Mapping[str, Any], metrics: Mapping[str, Any], text: str) -> str:
-    """The page of predictions scored by PCK, with their table for the screen."""
-    body = f"<pre>{html.escape(text)}</pre>{plots.pck(dict(metrics), stamp['unit'])}"
-    return document(stamp, [_section(stamp["measure"], body)])
+def page_of_pck(stamp: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    """The page of predictions scored by PCK."""
+    return document(stamp, [_pck({"protocol": stamp, **metrics})])
 
 
 def document(stamp: Mapping[str, Any], parts: Iterable[str]) -> str:
@@ -98,6 +98,14 @@ def _metrics(metrics: Mapping[str, Any]) -> str:
     ]
     heads = [name.removeprefix("AP").strip("_").replace("_", " ") for name in names]
     return table(["%", *(head or "all" for head in heads)], rows)
+
+
+def _pck(figures: Mapping[str, Any] | None) -> str:
+    if not figures:
+        return ""
+    protocol = figures["protocol"]
+    told = f"<pre>{html.escape(single.table(dict(figures)))}</pre>"
+    return _section(protocol["measure"], told + plots.pck(figures, protocol["unit"]))
 
 
 def _comparison(found: Mapping[str, Any] | None) -> str:

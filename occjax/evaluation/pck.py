@@ -57,6 +57,17 @@ class Protocol:
         pairs = {side: (f"right_{side}", f"left_{side}") for side in _SIDES}
         return {"head": self.head} | pairs
 
+    def unit_of(self, joints: np.ndarray, head: np.ndarray) -> np.ndarray:
+        """The unit of each person, [N] pixels; 0 where one cannot be judged.
+
+        Args:
+            joints: [N, J, 3], pixels and visibility.
+            head: [N], pixels, the diagonal of the head box, 0 unknown.
+        """
+        if self.measure == "PCKh":
+            return HEAD * np.asarray(head, float)
+        return torso(joints, self.skeleton)
+
     def stamp(self) -> dict[str, Any]:
         """What has to agree for two results to be comparable."""
         return {

@@ -5,6 +5,8 @@ Everything is in per cent but for scores and probabilities.
 """
 
 import io
+from collections.abc import Mapping
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -143,7 +145,7 @@ def progression(steps: list[dict]) -> str:
 
 
 @STYLE
-def pck(figures: dict, unit: str) -> str:
+def pck(figures: Mapping[str, Any], unit: str) -> str:
     """Share of the joints found over the distance that is allowed."""
     figure = Figure((6, 3.8), layout="constrained")
     axes = figure.subplots()

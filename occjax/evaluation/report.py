@@ -1,7 +1,8 @@
 """What an evaluation leaves behind: figures, what they are of, files and tables.
 
 `metrics.json` holds `protocol` (what was scored, how and by which evaluator), the
-metrics of the dataset's protocol as fractions (-1 where undefined), `occlusion` and
+metrics of the dataset's protocol as fractions (-1 where undefined), `pck` where poses
+belong to known people of a dataset that is scored so, `occlusion` and
 `confident_score`: as many detections reach it as there are people, and drawings show
 those. `occlusion` is what `view.occlusion_view` returns, or of it the bins of box IoU
 alone where the view was not asked for. docs/evaluation.md tells every key.
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 from occjax import files
 from occjax.errors import UserError
-from occjax.evaluation import coco, evaluators, occlusion, protocols, view
+from occjax.evaluation import coco, evaluators, occlusion, protocols, single, view
 from occjax.skeletons import Skeleton
 
 PROTOCOLS = protocols.BY_NAME | {
@@ -176,12 +177,24 @@ def save(
     files.write_json(directory / "metrics.json", {"protocol": stamp} | metrics, 2)
 
 
+def headline_figures(metrics: dict[str, Any]) -> dict[str, float]:
+    """AP, AR and their kind, and PCK where there is one: what a curve is drawn of."""
+    figures = {k: v for k, v in metrics.items() if k.startswith(("AP", "AR"))}
+    if "pck" in metrics:
+        figures["PCK"] = metrics["pck"]["mean"]
+    return figures
+
+
 def text(stamp: dict[str, Any], metrics: dict[str, Any]) -> str:
-    """Protocol in a line, table of AP and AR in per cent, and the occlusion view."""
+    """Protocol in a line, tables of AP, AR and PCK in per cent, the occlusion view."""
     found = metrics["occlusion"]
     whole = "joints" in found
     tables = view.text(found) if whole else occlusion.table(found["bins"]["box_iou"])
-    return f"{headline(stamp)}\n{coco.table(metrics)}\n\n{tables}"
+    lines = [headline(stamp), coco.table(metrics)]
+    if "pck" in metrics:
+        measure = metrics["pck"]["protocol"]["measure"]
+        lines += ["", measure, single.table(metrics["pck"])]
+    return "\n".join([*lines, "", tables])
 
 
 def headline(stamp: dict[str, Any]) -> str:

@@ -90,6 +90,7 @@ def read_people(protocol: pck.Protocol, path: str) -> People:
         raise UserError(f"{path}: expected visibility 0, 1 or 2 as joints' third.")
     joints = np.where(joints[..., 2:] > UNLABELLED, joints, 0.0)
     _check_finite(joints, path)
+    diagonal = np.zeros(len(joints))
     if protocol.measure == "PCKh":
         diagonal = _array(content, ("head",), path)
         if diagonal.shape != (len(joints),) or not np.all(diagonal >= 0):
@@ -97,8 +98,7 @@ def read_people(protocol: pck.Protocol, path: str) -> People:
                 f"{path}: expected head [{len(joints)}], diagonals of head boxes of 0 "
                 f"or more pixels, got {list(diagonal.shape)}."
             )
-        return People(joints, pck.HEAD * diagonal)
-    return People(joints, pck.torso(joints, protocol.skeleton))
+    return People(joints, protocol.unit_of(joints, diagonal))
 
 
 def _from_hrnet(content: dict[str, Any], path: str) -> dict[str, Any]:

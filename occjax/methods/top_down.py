@@ -1,8 +1,9 @@
 """Top-down heatmap regression: one person a crop, one heatmap a joint.
 
 With HRNet as backbone it is HRNet's pose network (Sun et al., CVPR 2019), with a ResNet
-and deconvolutions SimpleBaseline's (Xiao et al., ECCV 2018). Both learn by the mean
-squared error of Gaussians and test with the mirrored crop and a quarter offset.
+and deconvolutions SimpleBaseline's (Xiao et al., ECCV 2018), with hourglasses Newell's
+(ECCV 2016), whose stacks all predict. They learn by the mean squared error of Gaussians
+and test with the mirrored crop and a quarter offset.
 """
 
 import functools
@@ -14,7 +15,7 @@ import numpy as np
 from flax import linen as nn
 
 from occjax.nn import backbone as build_backbone
-from occjax.nn import check_stride, heads, hrnet, resnet
+from occjax.nn import check_stride, heads, hourglass, hrnet, resnet
 from occjax.nn.torch_names import prefixed
 from occjax.ops import (
     decoding,
@@ -25,7 +26,7 @@ from occjax.ops import (
     rescoring,
     suppression,
 )
-from occjax.ops.image import normalize
+from occjax.ops.image import IMAGENET_MEAN, IMAGENET_STD, normalize
 from occjax.skeletons import Skeleton
 from occjax.types import Array, Inputs, Labels, Poses
 
@@ -40,19 +41,24 @@ DECODERS = {
 class Outputs(NamedTuple):
     """Heatmaps; in a test the mean of both orientations."""
 
-    maps: Array  # [B, h, w, J]
+    maps: tuple[Array, ...]  # [B, h, w, J] of each stage of the network, last best
 
 
 class Model(nn.Module):
     """Parameters: `trunk` (the backbone), `upsample` (with `deconv`) and `head`.
 
-    The features that the head reads have stride 4.
+    The features that the head reads have stride 4. Hourglasses have heads of their own.
     """
 
     skeleton: Skeleton  # of the dataset
     backbone: Mapping[str, Any]  # name of a file of occjax/nn, and its fields
     deconv: tuple[int, ...] = ()  # channels of doublings after it; SimpleBaseline's
+    mean: tuple[float, ...] = IMAGENET_MEAN  # RGB, of pixels in [0, 1]
+    std: tuple[float, ...] = IMAGENET_STD
     sigma: float = 2.0  # of the Gaussians, map pixels
+    background: float = 1.0  # weight of pixels that no Gaussian reaches
+    objective: str = "mse"
+    hardest: int = 0  # joints of a person that the loss looks at, 0 for all
     decoder: str = "quarter"  # one of DECODERS
     flip_test: bool = True  # average with the mirrored crop
     shift_heatmap: bool = True  # its map moved right by a pixel, as published
@@ -76,29 +82,46 @@ class Model(nn.Module):
 
     def setup(self) -> None:
         """Builds backbone and heads."""
-        wide = np.promote_types(self.dtype, np.float32)
+        wide, joints = (
+            np.promote_types(self.dtype, np.float32),
+            self.skeleton.num_joints,
+        )
+        if self.stacked:
+            fields = {k: v for k, v in self.backbone.items() if k != "name"}
+            self.trunk = hourglass.Hourglass(joints, **fields, dtype=self.dtype)
+            return
         self.trunk = build_backbone(**self.backbone, dtype=self.dtype)
         if self.deconv:
             self.upsample = heads.Deconvolution(tuple(self.deconv), dtype=self.dtype)
-        self.head = heads.Heatmaps(self.skeleton.num_joints, dtype=wide)
+        self.head = heads.Heatmaps(joints, dtype=wide)
+
+    @property
+    def stacked(self) -> bool:
+        """Whether the backbone predicts heatmaps itself, several times."""
+        return self.backbone["name"] == "hourglass"
 
     def __call__(self, inputs: Inputs, *, train: bool) -> Outputs:
         """Reads the heatmaps of crops [B, H, W, 3]."""
-        image = normalize(inputs.image, self.dtype)
+        image = normalize(inputs.image, self.dtype, self.mean, self.std)
         if train or not self.flip_test:
             return Outputs(self._maps(image, train=train))
         both = flip_test.orientations(image, 1)
         maps = self._maps(both.reshape(-1, *both.shape[2:]), train=False)
-        maps = maps.reshape(*both.shape[:2], *maps.shape[1:])
-        order = self.skeleton.flip
-        return Outputs(flip_test.average(maps, order, shift=self.shift_heatmap))
+        return Outputs(tuple(self._averaged(x, len(image)) for x in maps))
 
-    def _maps(self, image: Array, *, train: bool) -> Array:
+    def _averaged(self, maps: Array, batch: int) -> Array:
+        """[2 B, h, w, J] of both orientations -> [B, h, w, J]."""
+        maps = maps.reshape(batch, 2, *maps.shape[1:])
+        return flip_test.average(maps, self.skeleton.flip, shift=self.shift_heatmap)
+
+    def _maps(self, image: Array, *, train: bool) -> tuple[Array, ...]:
+        if self.stacked:
+            return tuple(stack.heatmaps for stack in self.trunk(image, train=train))
         features = self.trunk(image, train=train)
         if self.deconv:
             features = self.upsample(features, train=train)[-1]
         check_stride(features, image, STRIDE)
-        return self.head(features)
+        return (self.head(features),)
 
 
 def loss_terms(
@@ -106,21 +129,42 @@ def loss_terms(
 ) -> dict[str, tuple[Array, Array]]:
     """The loss "heatmap": squared error of each joint's map, 0 for unlabelled joints.
 
+    The errors of several stages are added.
+
     The published code takes half of the mean over all joints, unlabelled ones included:
     a factor of 0.5 on this term.
     """
-    size = outputs.maps.shape[1:3]
+    size = outputs.maps[-1].shape[1:3]
     labelled = labels.visibility[:, 0] > 0  # the person of the crop comes first
     target, weight = joint_maps.targets(
         labels.joints[:, 0], labelled, size, model.sigma, STRIDE
     )
-    weight = jnp.broadcast_to(weight[:, None, None], target.shape)
-    return {"heatmap": losses.weighted_mse(outputs.maps, target, weight)}
+    if model.objective == "ce":
+        import jax
+
+        def one(maps):
+            logp = jax.nn.log_softmax(
+                maps.reshape(maps.shape[0], -1, maps.shape[-1]), axis=1
+            )
+            t = target.reshape(logp.shape)
+            t = t / jnp.maximum(t.sum(1, keepdims=True), 1e-6)
+            has = (t.sum(1) > 0) * weight
+            return -(t * logp).sum(1), has.astype(logp.dtype)
+
+        terms = [one(m) for m in outputs.maps]
+        return {"heatmap": terms[0]}
+    spread = jnp.where(target > 0, 1, model.background).astype(target.dtype)
+    weight = spread * weight[:, None, None]
+    terms = [losses.weighted_mse(maps, target, weight) for maps in outputs.maps]
+    if model.hardest:
+        terms = [losses.hardest(*term, model.hardest) for term in terms]
+    values = functools.reduce(jnp.add, [values for values, _ in terms])
+    return {"heatmap": (values, terms[0][1])}
 
 
 def decode(model: Model, outputs: Outputs, inputs: Inputs) -> Poses:
     """One pose a crop, scored by its confident joints and the box's score."""
-    joints, joint_score = DECODERS[model.decoder](outputs.maps)
+    joints, joint_score = DECODERS[model.decoder](outputs.maps[-1])
     joints = decoding.to_source(joints, inputs.to_source, STRIDE)
     score = rescoring.confident_mean(joint_score, model.confident)
     if inputs.box_score is not None:
@@ -154,7 +198,15 @@ RESNET_NAMES = (
     *prefixed(heads.DECONVOLUTION_NAMES, "", "upsample"),
     *prefixed(resnet.TORCH_NAMES, "", "trunk"),
 )
-PUBLISHED = {"hrnet": HRNET_NAMES, "resnet": RESNET_NAMES}
+HOURGLASS_NAMES = (  # of pytorch-pose and of princeton-vl's code, which share no name
+    *prefixed(hourglass.TORCH_NAMES, "", "trunk"),
+    *prefixed(hourglass.PRINCETON_NAMES, "", "trunk"),
+)
+PUBLISHED = {
+    "hrnet": HRNET_NAMES,
+    "resnet": RESNET_NAMES,
+    "hourglass": HOURGLASS_NAMES,
+}
 PRETRAINED = {
     "hrnet": prefixed(hrnet.IMAGENET_NAMES, "", "trunk"),
     "resnet": prefixed(resnet.IMAGENET_NAMES, "", "trunk"),

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from occjax.nn.blocks import BatchNorm, conv
@@ -18,7 +19,7 @@ class Stack(NamedTuple):
     """What one hourglass gives."""
 
     features: Array  # [B, H / 4, W / 4, features], what the heatmaps are made of
-    heatmaps: Array  # [B, H / 4, W / 4, joints]
+    heatmaps: Array  # [B, H / 4, W / 4, joints], float32 or wider
 
 
 class Hourglass(nn.Module):
@@ -48,14 +49,14 @@ class Hourglass(nn.Module):
                 f"image: sides must be multiples of {least}, got {image.shape[1:3]}."
             )
         x = self._stem(image.astype(self.dtype), train=train)
-        features = x.shape[-1]
+        features, wide = x.shape[-1], np.promote_types(self.dtype, np.float32)
         outputs = []
         for s in range(self.stacks):
             y = self._hourglass(x, s, self.levels, train=train)
             y = self._residuals(y, features, f"stack{s}_res", train=train)
             y = self._conv(features, f"stack{s}_fc")(y)
             y = self._norm_relu(y, f"stack{s}_bn", train=train)
-            maps = self._conv(self.joints, f"stack{s}_score")(y)
+            maps = _conv(self.joints, 1, 1, wide, f"stack{s}_score")(y)
             outputs.append(Stack(y, maps))
             if s + 1 < self.stacks:
                 x = x + self._conv(features, f"stack{s}_merge_features")(y)

@@ -3,6 +3,9 @@
 Both come in float32 or wider, whatever the dtype of the prediction.
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -54,6 +57,29 @@ def weighted_smooth_l1(
     error = jnp.abs(pred.astype(wide) - target.astype(wide))
     smooth = jnp.where(error < beta, jnp.square(error) / (2 * beta), error - beta / 2)
     return smooth * weight.astype(wide), (weight > 0).astype(wide)
+
+
+def hardest(values: Array, weights: Array, count: int) -> tuple[Array, Array]:
+    """Online hard keypoint mining: of each person only the joints with most loss.
+
+    As in CPN (Chen et al., CVPR 2018) and HRNet's code.
+
+    Args:
+        values: [B, J].
+        weights: [B, J].
+        count: how many joints of each person keep their weight.
+
+    Returns:
+        Values and weights [B, count].
+
+    Raises:
+        ValueError: there are no `count` joints.
+    """
+    if not 0 < count <= values.shape[-1]:
+        raise ValueError(f"hardest: expected 1 to {values.shape[-1]}, got {count}.")
+    _, places = jax.lax.top_k(values * weights, count)
+    kept = functools.partial(jnp.take_along_axis, indices=places, axis=-1)
+    return kept(values), kept(weights)
 
 
 def _same_shape(name: str, pred: Array, target: Array, weight: Array) -> None:

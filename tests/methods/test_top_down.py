@@ -38,7 +38,7 @@ def test_a_clean_heatmap_is_found_in_source_pixels(decoder):
     rows, columns = np.mgrid[:16, :16]
     bell = np.exp(-((columns - 6) ** 2 + (rows - 9) ** 2) / 8).astype(np.float32)
     maps = jnp.asarray(np.tile(bell[None, :, :, None], (1, 1, 1, 17)))
-    poses = top_down.decode(build(decoder=decoder), top_down.Outputs(maps), inputs())
+    poses = top_down.decode(build(decoder=decoder), top_down.Outputs((maps,)), inputs())
     expected = np.tile([2 * 4 * 6 + 5, 2 * 4 * 9 - 3], (1, 1, 17, 1))
     np.testing.assert_allclose(poses.joints, expected, atol=0.1)
     np.testing.assert_allclose(poses.score, 1.0, rtol=1e-6)
@@ -48,7 +48,7 @@ def test_a_clean_heatmap_is_found_in_source_pixels(decoder):
 def test_the_score_is_that_of_confident_joints_times_the_box():
     maps = np.zeros((1, 16, 16, 17), np.float32)
     maps[0, 5, 5] = np.where(np.arange(17) < 4, 0.6, 0.1)
-    outputs = top_down.Outputs(jnp.asarray(maps))
+    outputs = top_down.Outputs((jnp.asarray(maps),))
     whole = top_down.decode(build(), outputs, inputs())
     half = top_down.decode(build(), outputs, inputs(jnp.asarray([0.5])))
     none = top_down.decode(build(confident=0.7), outputs, inputs())

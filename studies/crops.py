@@ -1,0 +1,56 @@
+"""The crops of LSP Extended as a dataset: 3,200 to train on, 600 to test.
+
+The folder has `images/` and, in `annotations/`, train.npz and test.npz: `index` [N] of
+the images imINDEX.jpg, `joints` [N, 14, 3] in LSP's order (the third number is 1 where
+a joint is labelled) and `size_hw` [N, 2].
+"""
+
+import pathlib
+
+import numpy as np
+
+from data_prep import downloads, lsp
+from data_prep.lsp import EXTENDED
+from occjax import skeletons
+from occjax.data import sources
+from occjax.errors import UserError
+
+NAME = "lsp_crops"
+SPLITS = ("train", "test")
+
+
+def prepare(folder: pathlib.Path, out: pathlib.Path) -> None:
+    """Prepares both splits, each image the box of its person, if not done already.
+
+    Args:
+        folder: of the crops.
+        out: folder of datasets to write to.
+
+    Raises:
+        UserError: a file is not there or damaged.
+    """
+    for split in SPLITS:
+        if not _is_there(out, split):
+            downloads.prepare(out, NAME, split, folder / "images", _read(folder, split))
+
+
+def _is_there(out: pathlib.Path, split: str) -> bool:
+    try:
+        return bool(len(sources.load({"dir": str(out), "dataset": NAME}, split)))
+    except UserError:
+        return False
+
+
+def _read(folder: pathlib.Path, split: str) -> downloads.Download:
+    """A split's annotations in COCO's form."""
+    path = folder / "annotations" / f"{split}.npz"
+    try:
+        with np.load(path) as arrays:
+            index, joints, sizes = (arrays[k] for k in ("index", "joints", "size_hw"))
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+    by_name = dict(zip((EXTENDED.file_name.format(i) for i in index), sizes.tolist()))
+    content = lsp.content_of(joints, index, EXTENDED, by_name.__getitem__)
+    for person, (height, width) in zip(content["annotations"], sizes.tolist()):
+        person["bbox"] = [0.0, 0.0, float(width), float(height)]
+    return downloads.Download(content, skeletons.LSP, {"file": path.name}, {})
