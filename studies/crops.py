@@ -49,8 +49,9 @@ def _read(folder: pathlib.Path, split: str) -> downloads.Download:
             index, joints, sizes = (arrays[k] for k in ("index", "joints", "size_hw"))
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
-    by_name = dict(zip((EXTENDED.file_name.format(i) for i in index), sizes.tolist()))
-    content = lsp.content_of(joints, index, EXTENDED, by_name.__getitem__)
-    for person, (height, width) in zip(content["annotations"], sizes.tolist()):
-        person["bbox"] = [0.0, 0.0, float(width), float(height)]
+    names = [EXTENDED.file_name.format(number) for number in index]
+    size_of = dict(zip(names, sizes.tolist(), strict=True)).get
+    content = lsp.content_of(joints, index, EXTENDED, size_of)
+    for person, size in zip(content["annotations"], sizes.tolist(), strict=True):
+        person["bbox"] = [0.0, 0.0, float(size[1]), float(size[0])]
     return downloads.Download(content, skeletons.LSP, {"file": path.name}, {})

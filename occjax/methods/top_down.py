@@ -57,7 +57,7 @@ class Model(nn.Module):
     std: tuple[float, ...] = IMAGENET_STD
     sigma: float = 2.0  # of the Gaussians, map pixels
     background: float = 1.0  # weight of pixels that no Gaussian reaches
-    objective: str = "mse"
+    sharpness: float = 0.0  # of the loss "location"; 0 leaves it out
     hardest: int = 0  # joints of a person that the loss looks at, 0 for all
     decoder: str = "quarter"  # one of DECODERS
     flip_test: bool = True  # average with the mirrored crop
@@ -139,27 +139,25 @@ def loss_terms(
     target, weight = joint_maps.targets(
         labels.joints[:, 0], labelled, size, model.sigma, STRIDE
     )
-    if model.objective == "ce":
-        import jax
-
-        def one(maps):
-            logp = jax.nn.log_softmax(
-                maps.reshape(maps.shape[0], -1, maps.shape[-1]), axis=1
-            )
-            t = target.reshape(logp.shape)
-            t = t / jnp.maximum(t.sum(1, keepdims=True), 1e-6)
-            has = (t.sum(1) > 0) * weight
-            return -(t * logp).sum(1), has.astype(logp.dtype)
-
-        terms = [one(m) for m in outputs.maps]
-        return {"heatmap": terms[0]}
     spread = jnp.where(target > 0, 1, model.background).astype(target.dtype)
-    weight = spread * weight[:, None, None]
-    terms = [losses.weighted_mse(maps, target, weight) for maps in outputs.maps]
+    spread = spread * weight[:, None, None]
+    squares = [losses.weighted_mse(maps, target, spread) for maps in outputs.maps]
     if model.hardest:
-        terms = [losses.hardest(*term, model.hardest) for term in terms]
-    values = functools.reduce(jnp.add, [values for values, _ in terms])
-    return {"heatmap": (values, terms[0][1])}
+        squares = [losses.hardest(*term, model.hardest) for term in squares]
+    terms = {"heatmap": _added(squares)}
+    if model.sharpness:
+        terms["location"] = _added(
+            [
+                losses.location(model.sharpness * maps, target, weight)
+                for maps in outputs.maps
+            ]
+        )
+    return terms
+
+
+def _added(terms: list[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """The sum of terms of the same weights."""
+    return functools.reduce(jnp.add, [values for values, _ in terms]), terms[0][1]
 
 
 def decode(model: Model, outputs: Outputs, inputs: Inputs) -> Poses:

@@ -59,6 +59,28 @@ def weighted_smooth_l1(
     return smooth * weight.astype(wide), (weight > 0).astype(wide)
 
 
+def location(pred: Array, target: Array, weight: Array) -> tuple[Array, Array]:
+    """Cross-entropy of where a joint is, each map being read as a distribution.
+
+    Unlike the squared error it does not content itself with empty maps.
+
+    Args:
+        pred: [B, H, W, C], logits of the pixels.
+        target: [B, H, W, C], 0 or more; brought to a sum of 1.
+        weight: [B, C]; maps without any target get 0.
+
+    Returns:
+        Values and weights [B, C].
+    """
+    wide = np.promote_types(pred.dtype, np.float32)
+    shape = (pred.shape[0], -1, pred.shape[-1])
+    likely = jax.nn.log_softmax(pred.astype(wide).reshape(shape), axis=1)
+    target = target.astype(wide).reshape(shape)
+    total = jnp.sum(target, axis=1)
+    values = -jnp.sum(target * likely, axis=1) / jnp.where(total > 0, total, 1)
+    return values, jnp.where(total > 0, weight.astype(wide), 0)
+
+
 def hardest(values: Array, weights: Array, count: int) -> tuple[Array, Array]:
     """Online hard keypoint mining: of each person only the joints with most loss.
 

@@ -1,4 +1,4 @@
-"""Top-down baselines on the crops of LSP Extended: what `python -m studies.crops` trains.
+"""Top-down baselines on crops of LSP Extended: what `python -m studies.lsp` trains.
 
     hrnet             a narrow HRNet
     simple_baseline   a narrow ResNet-18 with three deconvolutions
@@ -31,16 +31,21 @@ def get_config(variant: str = "hrnet") -> ConfigDict:
         ValueError: there is no such variant.
     """
     if variant not in BACKBONES:
-        raise ValueError(f"there is no variant {variant!r}; there are {list(BACKBONES)}")
+        raise ValueError(
+            f"there is no variant {variant!r}; there are {list(BACKBONES)}"
+        )
     config = hrnet.laptop()
-    config.update(dict(steps=4000, eval_every=1000, checkpoint_every=1000, log_every=50))
+    config.update(
+        dict(steps=4000, eval_every=1000, checkpoint_every=1000, log_every=50)
+    )
     del config.data["crowd"]
     config.data.update(dict(dataset="lsp_crops", size=(96, 96), padding=1.0))
     config.data.update(dict(eval_images=0))
     config.data.augment.update(dict(rotate=60.0, scale=(0.75, 1.25), rotate_share=1.0))
     config.model.backbone = ConfigDict(BACKBONES[variant])
-    config.model.background = 0.1
-    config.model.objective = "mse"
+    config.model.sharpness = 10.0
+    config.loss.location = 0.01
+    config.model.background = 1.0
     if variant == "simple_baseline":
         config.model.deconv = (128, 96, 64)
     return config
