@@ -1,5 +1,6 @@
 """Losses against the published code's values and gradients."""
 
+import equivalence
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,3 +67,53 @@ def test_half_precision_predictions_give_single_precision_losses(loss):
 def test_other_shapes_are_refused_by_name(loss):
     with pytest.raises(ValueError, match=loss.__name__):
         loss(jnp.ones((1, 2, 2, 3)), jnp.ones((1, 2, 2, 3)), jnp.ones((1, 2, 2, 1)))
+
+
+def test_location_is_the_cross_entropy_of_the_pixels():
+    rng = np.random.default_rng(3)
+    pred = rng.normal(size=(2, 4, 5, 3))
+    target = rng.uniform(size=(2, 4, 5, 3))
+    target[1, :, :, 2] = 0
+    values, weights = losses.location(pred, target, np.ones((2, 3)))
+    for b, c in np.ndindex(2, 3):
+        if target[b, :, :, c].any():
+            share = target[b, :, :, c] / target[b, :, :, c].sum()
+            p = np.exp(pred[b, :, :, c]) / np.exp(pred[b, :, :, c]).sum()
+            np.testing.assert_allclose(values[b, c], -(share * np.log(p)).sum(), 1e-5)
+    np.testing.assert_array_equal(weights, [[1, 1, 1], [1, 1, 0]])
+
+
+def test_location_pulls_an_empty_map_toward_the_joint():
+    target = np.zeros((1, 5, 5, 1), np.float32)
+    target[0, 2, 3] = 1
+    one = np.ones((1, 1), np.float32)
+    grad = jax.grad(lambda x: losses.location(x, target, one)[0].sum())
+    np.testing.assert_allclose(grad(np.zeros_like(target)), 1 / 25 - target, atol=1e-6)
+
+
+def test_only_the_hardest_joints_keep_their_weight():
+    values = jnp.asarray([[1.0, 5.0, 3.0], [4.0, 9.0, 2.0]])
+    weights = jnp.asarray([[1.0, 1.0, 1.0], [1.0, 0.0, 1.0]])
+    kept, of_weight = losses.hardest(values, weights, 2)
+    np.testing.assert_array_equal(kept, [[5, 3], [4, 2]])
+    np.testing.assert_array_equal(of_weight, 1)
+    with pytest.raises(ValueError, match="1 to 3, got 4"):
+        losses.hardest(values, weights, 4)
+
+
+def test_the_hardest_joints_of_hrnet_equal_the_published_loss_and_gradient(golden):
+    z = np.load(golden / "pose_hrnet_w32" / "losses.npz")
+    pred, target = (jnp.asarray(np.moveaxis(z[k], 1, -1)) for k in ("pred", "target"))
+    weight = jnp.broadcast_to(z["target_weight"][:, None, None, :, 0], target.shape)
+    weight = jnp.square(weight)  # the code weighs the maps; ours are 0 or 1
+
+    def loss(pred):
+        values, weights = losses.weighted_mse(pred, target, weight)
+        values, weights = losses.hardest(values, weights, 8)
+        return 0.5 * jnp.sum(values * weights) / jnp.sum(weights)
+
+    value, grad = jax.value_and_grad(loss)(pred)
+    title = "HRNet-W32, top-down"
+    equivalence.check(title, "loss: hard joints", value, z["ohkm_loss"], 2e-5)
+    grad = np.moveaxis(grad, -1, 1)
+    equivalence.check(title, "loss: its gradient", grad, z["ohkm_grad"], 2e-5)
