@@ -45,7 +45,6 @@ def get_config(variant: str = "hrnet") -> ConfigDict:
     config.model.backbone = ConfigDict(BACKBONES[variant])
     config.model.sharpness = 10.0
     config.loss.location = 0.01
-    config.model.background = 1.0
     if variant == "simple_baseline":
         config.model.deconv = (128, 96, 64)
     return config

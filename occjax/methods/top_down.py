@@ -11,12 +11,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
-from occjax.nn import backbone as build_backbone
-from occjax.nn import check_stride, heads, hourglass, hrnet, resnet
-from occjax.nn.torch_names import prefixed
+from occjax.nn import heatmap_net
+from occjax.nn.heatmap_net import STRIDE, HeatmapNet
 from occjax.ops import (
     decoding,
     flip_test,
@@ -30,7 +28,7 @@ from occjax.ops.image import IMAGENET_MEAN, IMAGENET_STD, normalize
 from occjax.skeletons import Skeleton
 from occjax.types import Array, Inputs, Labels, Poses
 
-STRIDE = 4  # input pixels per map pixel
+PUBLISHED, PRETRAINED = heatmap_net.PUBLISHED, heatmap_net.PRETRAINED
 DECODERS = {
     "highest": decoding.highest_pixel,
     "quarter": decoding.quarter_offset,
@@ -45,10 +43,7 @@ class Outputs(NamedTuple):
 
 
 class Model(nn.Module):
-    """Parameters: `trunk` (the backbone), `upsample` (with `deconv`) and `head`.
-
-    The features that the head reads have stride 4. Hourglasses have heads of their own.
-    """
+    """A `HeatmapNet`, and how it learns and is read."""
 
     skeleton: Skeleton  # of the dataset
     backbone: Mapping[str, Any]  # name of a file of occjax/nn, and its fields
@@ -56,7 +51,6 @@ class Model(nn.Module):
     mean: tuple[float, ...] = IMAGENET_MEAN  # RGB, of pixels in [0, 1]
     std: tuple[float, ...] = IMAGENET_STD
     sigma: float = 2.0  # of the Gaussians, map pixels
-    background: float = 1.0  # weight of pixels that no Gaussian reaches
     sharpness: float = 0.0  # of the loss "location"; 0 leaves it out
     hardest: int = 0  # joints of a person that the loss looks at, 0 for all
     decoder: str = "quarter"  # one of DECODERS
@@ -81,32 +75,19 @@ class Model(nn.Module):
         super().__post_init__()
 
     def setup(self) -> None:
-        """Builds backbone and heads."""
-        wide, joints = (
-            np.promote_types(self.dtype, np.float32),
-            self.skeleton.num_joints,
+        """Builds the network, whose parameters are those of this model."""
+        self.net = HeatmapNet(
+            self.skeleton.num_joints, self.backbone, self.deconv, self.dtype
         )
-        if self.stacked:
-            fields = {k: v for k, v in self.backbone.items() if k != "name"}
-            self.trunk = hourglass.Hourglass(joints, **fields, dtype=self.dtype)
-            return
-        self.trunk = build_backbone(**self.backbone, dtype=self.dtype)
-        if self.deconv:
-            self.upsample = heads.Deconvolution(tuple(self.deconv), dtype=self.dtype)
-        self.head = heads.Heatmaps(joints, dtype=wide)
-
-    @property
-    def stacked(self) -> bool:
-        """Whether the backbone predicts heatmaps itself, several times."""
-        return self.backbone["name"] == "hourglass"
+        nn.share_scope(self, self.net)
 
     def __call__(self, inputs: Inputs, *, train: bool) -> Outputs:
         """Reads the heatmaps of crops [B, H, W, 3]."""
         image = normalize(inputs.image, self.dtype, self.mean, self.std)
         if train or not self.flip_test:
-            return Outputs(self._maps(image, train=train))
+            return Outputs(self.net(image, train=train).heatmaps)
         both = flip_test.orientations(image, 1)
-        maps = self._maps(both.reshape(-1, *both.shape[2:]), train=False)
+        maps = self.net(both.reshape(-1, *both.shape[2:]), train=False).heatmaps
         return Outputs(tuple(self._averaged(x, len(image)) for x in maps))
 
     def _averaged(self, maps: Array, batch: int) -> Array:
@@ -114,33 +95,24 @@ class Model(nn.Module):
         maps = maps.reshape(batch, 2, *maps.shape[1:])
         return flip_test.average(maps, self.skeleton.flip, shift=self.shift_heatmap)
 
-    def _maps(self, image: Array, *, train: bool) -> tuple[Array, ...]:
-        if self.stacked:
-            return tuple(stack.heatmaps for stack in self.trunk(image, train=train))
-        features = self.trunk(image, train=train)
-        if self.deconv:
-            features = self.upsample(features, train=train)[-1]
-        check_stride(features, image, STRIDE)
-        return (self.head(features),)
-
 
 def loss_terms(
     model: Model, outputs: Outputs, labels: Labels
 ) -> dict[str, tuple[Array, Array]]:
-    """The loss "heatmap": squared error of each joint's map, 0 for unlabelled joints.
+    """The loss "heatmap", and "location" if the model has a `sharpness`.
 
-    The errors of several stages are added.
-
-    The published code takes half of the mean over all joints, unlabelled ones included:
-    a factor of 0.5 on this term.
+    "heatmap" is the squared error of each joint's map, 0 for unlabelled joints. The
+    published code takes half of the mean over all joints, unlabelled ones included: a
+    factor of 0.5 on this term. "location" is the cross-entropy of where labelled joints
+    are, for trainings from scratch: the squared error of small Gaussians stays close to
+    that of empty maps for long. Several stages are added.
     """
     size = outputs.maps[-1].shape[1:3]
     labelled = labels.visibility[:, 0] > 0  # the person of the crop comes first
     target, weight = joint_maps.targets(
         labels.joints[:, 0], labelled, size, model.sigma, STRIDE
     )
-    spread = jnp.where(target > 0, 1, model.background).astype(target.dtype)
-    spread = spread * weight[:, None, None]
+    spread = jnp.broadcast_to(weight[:, None, None], target.shape)
     squares = [losses.weighted_mse(maps, target, spread) for maps in outputs.maps]
     if model.hardest:
         squares = [losses.hardest(*term, model.hardest) for term in squares]
@@ -185,27 +157,3 @@ def suppress(model: Model, poses: Poses, area: Array) -> Array:
     """
     oks = grouping.oks_matrix(poses.joints, model.skeleton.sigmas, area)
     return suppression.oks_nms(oks, poses.score, model.nms)
-
-
-# Names of deep-high-resolution-net.pytorch and human-pose-estimation.pytorch; see
-# torch_names.py.
-_HEAD_NAMES = prefixed(heads.HEATMAP_NAMES, "", "head")
-HRNET_NAMES = (*_HEAD_NAMES, *prefixed(hrnet.TORCH_NAMES, "", "trunk"))
-RESNET_NAMES = (
-    *_HEAD_NAMES,
-    *prefixed(heads.DECONVOLUTION_NAMES, "", "upsample"),
-    *prefixed(resnet.TORCH_NAMES, "", "trunk"),
-)
-HOURGLASS_NAMES = (  # of pytorch-pose and of princeton-vl's code, which share no name
-    *prefixed(hourglass.TORCH_NAMES, "", "trunk"),
-    *prefixed(hourglass.PRINCETON_NAMES, "", "trunk"),
-)
-PUBLISHED = {
-    "hrnet": HRNET_NAMES,
-    "resnet": RESNET_NAMES,
-    "hourglass": HOURGLASS_NAMES,
-}
-PRETRAINED = {
-    "hrnet": prefixed(hrnet.IMAGENET_NAMES, "", "trunk"),
-    "resnet": prefixed(resnet.IMAGENET_NAMES, "", "trunk"),
-}

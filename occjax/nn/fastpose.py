@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from occjax.nn import resnet
@@ -16,7 +17,7 @@ from occjax.types import Array
 class Outputs(NamedTuple):
     """Heatmaps and the decoder's maps, which OPEC-Net samples."""
 
-    heatmaps: Array  # [B, H / 4, W / 4, joints]
+    heatmaps: Array  # [B, H / 4, W / 4, joints], float32 or wider
     maps: tuple[Array, Array, Array]  # F1, F2, F3: strides 16, 8 and 4
 
 
@@ -55,7 +56,8 @@ class FastPose(nn.Module):
             # Dense upsampling convolution (Wang et al., WACV 2018).
             widen = ConvBN(features, dtype=self.dtype, name=f"duc{i}")
             maps.append(pixel_shuffle(widen(maps[-1], train=train)))
-        last = Heatmaps(self.joints, kernel=3, dtype=self.dtype, name="final")
+        wide = np.promote_types(self.dtype, np.float32)
+        last = Heatmaps(self.joints, kernel=3, dtype=wide, name="final")
         return Outputs(last(maps[-1]), (maps[0], maps[1], maps[2]))
 
 

@@ -1,0 +1,91 @@
+"""From a crop to heatmaps: the network that all top-down methods start from."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from occjax.nn import backbone as build_backbone
+from occjax.nn import check_stride, fastpose, heads, hourglass, hrnet, resnet
+from occjax.nn.torch_names import prefixed
+from occjax.types import Array
+
+STRIDE = 4  # input pixels per map pixel
+
+
+class Maps(NamedTuple):
+    """Heatmaps, and what they were made of."""
+
+    heatmaps: tuple[Array, ...]  # [B, H / 4, W / 4, J] of each stage, last best
+    features: tuple[Array, ...]  # [B, h, w, C] on the way up, finest last
+
+
+class HeatmapNet(nn.Module):
+    """A backbone with a linear map for each joint, or one that has heads of its own.
+
+    Parameters: `trunk` (the backbone), `upsample` (with `deconv`) and `head`. The
+    features that the head reads have stride 4.
+    """
+
+    joints: int
+    backbone: Mapping[str, Any]  # name of a file of occjax/nn, and its fields
+    deconv: tuple[int, ...] = ()  # channels of doublings after it; SimpleBaseline's
+    dtype: Any = jnp.float32  # computation; heatmaps are float32 or wider
+
+    def setup(self) -> None:
+        """Builds the backbone, and heads where it has none."""
+        build = _WITH_HEADS.get(self.backbone["name"])
+        if build is not None:
+            fields = {k: v for k, v in self.backbone.items() if k != "name"}
+            self.trunk = build(self.joints, **fields, dtype=self.dtype)
+            return
+        self.trunk = build_backbone(**self.backbone, dtype=self.dtype)
+        if self.deconv:
+            self.upsample = heads.Deconvolution(tuple(self.deconv), dtype=self.dtype)
+        wide = np.promote_types(self.dtype, np.float32)
+        self.head = heads.Heatmaps(self.joints, dtype=wide)
+
+    def __call__(self, image: Array, *, train: bool) -> Maps:
+        """Maps normalised images [B, H, W, 3] to heatmaps.
+
+        Raises:
+            ValueError: the backbone does not give features of stride 4, or refuses the
+                size of the image.
+        """
+        found = self.trunk(image, train=train)
+        if isinstance(found, fastpose.Outputs):
+            return Maps((found.heatmaps,), found.maps)
+        if isinstance(found, list):
+            return Maps(*zip(*((x.heatmaps, x.features) for x in found), strict=True))
+        features = (found,)
+        if self.deconv:
+            features = tuple(self.upsample(found, train=train))
+        check_stride(features[-1], image, STRIDE)
+        return Maps((self.head(features[-1]),), features)
+
+
+_WITH_HEADS = {"hourglass": hourglass.Hourglass, "fastpose": fastpose.FastPose}
+
+# Names of published files by backbone; see torch_names.py. HRNet's are those of
+# deep-high-resolution-net.pytorch, ResNet's of human-pose-estimation.pytorch, those of
+# hourglasses of pytorch-pose and princeton-vl's code, which share none.
+_HEAD_NAMES = prefixed(heads.HEATMAP_NAMES, "", "head")
+PUBLISHED = {
+    "hrnet": (*_HEAD_NAMES, *prefixed(hrnet.TORCH_NAMES, "", "trunk")),
+    "resnet": (
+        *_HEAD_NAMES,
+        *prefixed(heads.DECONVOLUTION_NAMES, "", "upsample"),
+        *prefixed(resnet.TORCH_NAMES, "", "trunk"),
+    ),
+    "hourglass": (
+        *prefixed(hourglass.TORCH_NAMES, "", "trunk"),
+        *prefixed(hourglass.PRINCETON_NAMES, "", "trunk"),
+    ),
+    "fastpose": prefixed(fastpose.TORCH_NAMES, "", "trunk"),
+}
+PRETRAINED = {
+    "hrnet": prefixed(hrnet.IMAGENET_NAMES, "", "trunk"),
+    "resnet": prefixed(resnet.IMAGENET_NAMES, "", "trunk"),
+}
