@@ -3,48 +3,51 @@
     hrnet             a narrow HRNet
     simple_baseline   a narrow ResNet-18 with three deconvolutions
 
-All from scratch. The crops are small, so inputs are 96 x 96 and Gaussians narrow.
+From scratch, at 96 x 96, in as many steps as two CPU cores take in 20 minutes.
 """
 
 from ml_collections import ConfigDict
 
 from configs import hrnet
 
-BACKBONES = {
+BASELINES = {
     "hrnet": dict(
-        name="hrnet",
-        width=16,
-        modules=(1, 2, 1),
-        blocks=2,
-        stem=32,
-        bottlenecks=2,
-        concat=False,
+        backbone=dict(
+            name="hrnet",
+            width=16,
+            modules=(1, 2, 1),
+            blocks=2,
+            stem=32,
+            bottlenecks=2,
+            concat=False,
+        ),
+        deconv=(),
     ),
-    "simple_baseline": dict(name="resnet", depth=18, width=32),
+    "simple_baseline": dict(
+        backbone=dict(name="resnet", depth=18, width=32), deconv=(128, 96, 64)
+    ),
 }
+STEPS = {"hrnet": 2600, "simple_baseline": 5000}
+RATES = {"hrnet": 3e-3, "simple_baseline": 2e-3}
 
 
-def get_config(variant: str = "hrnet") -> ConfigDict:
-    """The experiment of a backbone.
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment of a baseline.
 
     Raises:
         ValueError: there is no such variant.
     """
-    if variant not in BACKBONES:
-        raise ValueError(
-            f"there is no variant {variant!r}; there are {list(BACKBONES)}"
-        )
+    if variant not in BASELINES:
+        names = ", ".join(BASELINES)
+        raise ValueError(f"there is no variant {variant!r}; there are {names}")
     config = hrnet.laptop()
-    config.update(
-        dict(steps=4000, eval_every=1000, checkpoint_every=1000, log_every=50)
-    )
+    config.update(dict(steps=STEPS[variant], eval_every=1000, checkpoint_every=500))
     del config.data["crowd"]
-    config.data.update(dict(dataset="lsp_crops", size=(96, 96), padding=1.0))
-    config.data.update(dict(eval_images=0))
-    config.data.augment.update(dict(rotate=60.0, scale=(0.75, 1.25), rotate_share=1.0))
-    config.model.backbone = ConfigDict(BACKBONES[variant])
-    config.model.sharpness = 10.0
+    config.data.update(dict(dataset="lsp_crops", padding=1.0, eval_images=0))
+    config.data.augment.update(dict(scale=(0.75, 1.25), rotate=60.0, rotate_share=1.0))
+    config.model = ConfigDict(
+        dict(BASELINES[variant], sigma=1.0, sharpness=10.0, decoder="quarter")
+    )
     config.loss.location = 0.01
-    if variant == "simple_baseline":
-        config.model.deconv = (128, 96, 64)
+    config.optim.lr = RATES[variant]
     return config

@@ -20,7 +20,6 @@ from typing import Any
 from absl import flags
 from matplotlib.figure import Figure
 
-from configs import study_lsp
 from occjax import files
 from occjax.errors import UserError
 from occjax.evaluation.screen import percent
@@ -28,7 +27,7 @@ from occjax.runtime import cli
 from studies import crops
 
 FLAGS = flags.FLAGS
-NAMES = {"hrnet": "HRNet", "simple_baseline": "SimpleBaseline"}
+NAMES = {"simple_baseline": "SimpleBaseline", "hrnet": "HRNet"}
 
 
 def define_flags() -> None:
@@ -45,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("--photographs is missing: the folder of images/, annotations/")
     workdir, output = pathlib.Path(FLAGS.workdir), pathlib.Path(FLAGS.output)
     crops.prepare(pathlib.Path(FLAGS.photographs), workdir / "datasets")
-    runs = {name: train(name, workdir) for name in study_lsp.BACKBONES}
+    runs = {name: train(name, workdir) for name in NAMES}
     files.write_bytes(output.with_suffix(".png"), curves(runs))
     output.write_text(page(runs, output.stem), encoding="utf-8")
     print(f"written: {output}, {output.with_suffix('.png')}")
