@@ -192,11 +192,11 @@ class JointConv(nn.Module):
 
 
 # Names of the official code, joint, block, layer; see torch_names.py. The blocks are
-# called `adapt0` and on. The grid of taps is a constant that the file repeats.
+# called `adapt_0` and on. The grid of taps is a constant that the file repeats.
 TORCH_NAMES = (
-    (r"(\d+)\.(\d)\.transform_matrix_conv", r"adapt\2/matrix\1", "conv"),
-    (r"(\d+)\.(\d)\.translation_conv", r"adapt\2/translation\1", "conv"),
-    (r"(\d+)\.(\d)\.adapt_conv", r"adapt\2/conv\1", "conv"),
-    (r"(\d+)\.(\d)\.bn", r"adapt\2/bn\1", "norm"),
+    (r"(\d+)\.(\d)\.transform_matrix_conv", r"adapt_\2/matrix\1", "conv"),
+    (r"(\d+)\.(\d)\.translation_conv", r"adapt_\2/translation\1", "conv"),
+    (r"(\d+)\.(\d)\.adapt_conv", r"adapt_\2/conv\1", "conv"),
+    (r"(\d+)\.(\d)\.bn", r"adapt_\2/bn\1", "norm"),
     (r"\d+\.\d\.regular_matrix", "", "drop"),
 )

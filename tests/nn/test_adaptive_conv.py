@@ -16,7 +16,7 @@ from occjax.runtime import weights
 NAME = "DEKR (HRNet-W32)"
 BLOCK = "offset_feature_layers.3.0."  # the one whose figures there are
 ROWS = tuple(
-    (pattern, target.replace("adapt\\2/", ""), kind)
+    (pattern, target.replace("adapt_\\2/", ""), kind)
     for pattern, target, kind in adaptive_conv.TORCH_NAMES
 )
 
