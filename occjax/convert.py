@@ -19,7 +19,6 @@ the names of the published code: .pth for torch.load, .safetensors or .npz.
 16-bit files have lost figures: they are refused unless --widen says to take them.
 """
 
-import collections
 import pathlib
 from typing import Any
 
@@ -90,12 +89,8 @@ def read_torch(
 
     if workdir and (pathlib.Path(workdir) / "checkpoints").exists():
         raise UserError(f"--workdir={workdir}: has checkpoints; choose a new folder.")
-    parts = [weight_files.read(part) for part in file.split(",")]
-    state_dict = collections.ChainMap(
-        *(part.widened() if widen else part for part in parts)
-    )
-    if len(state_dict) < sum(map(len, parts)):
-        raise UserError(f"--torch={file}: expected each array in one file alone.")
+    state_dict = weight_files.read_together(file.split(","))
+    state_dict = state_dict.widened() if widen else state_dict
     skeleton = sources.skeleton_of(config.data.to_dict())
     method, model = step.build_model(config, skeleton)
     rows = transfer.tables_of(method, model).whole
