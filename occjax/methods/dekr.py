@@ -108,7 +108,6 @@ class Model(nn.Module):
         if not train or self.rescore:
             found = [self._test(image) for image in (inputs.image, *inputs.scaled)]
         if train:
-            found = jax.lax.stop_gradient(found)
             maps = self._maps(normalize(inputs.image, self.dtype), train=True)
         else:
             maps = found[0][0]
@@ -142,6 +141,7 @@ class Model(nn.Module):
         # orientations lie beside one another, so a sharded batch stays where it is
         maps = self._maps(both.reshape(-1, *both.shape[2:]), train=False)
         maps = Maps(*(x.reshape(*both.shape[:2], *x.shape[1:]) for x in maps))
+        maps = jax.lax.stop_gradient(maps)  # the rescoring net does not teach them
         found = candidates(
             maps,
             joint_order=self.skeleton.flip,
