@@ -8,7 +8,8 @@ with `--config.init_from=DIR` accept. FILE is .pth, .pth.tar or .pt (torch is no
 needed, and nothing in the file is run), .safetensors or .npz. Every array must have its
 place in the config's model and every variable its array, else all that do not are
 named and nothing is written. --dry_run prints where each array goes; `keep` and `drop`
-in its last column are arrays taken as they are and left out.
+in its last column are arrays taken as they are and left out. Weights that were
+published in several files come in together: --torch MODEL.pth,RESCORER.pth.
 
     python -m occjax.convert --workdir DIR --output FILE
 
@@ -34,7 +35,7 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
     """Declares the command's flags."""
     configs.define_flag()
-    flags.DEFINE_string("torch", None, "File of weights to bring in.")
+    flags.DEFINE_string("torch", None, "File(s) of weights to bring in.")
     flags.DEFINE_string("workdir", None, "Folder of the run, to make or to read.")
     flags.DEFINE_string("output", None, "File to write a run's weights to.")
     flags.DEFINE_bool("dry_run", False, "Say where arrays go, and write nothing.")
@@ -76,7 +77,7 @@ def read_torch(
 
     Args:
         config: of the model.
-        file: path of the file.
+        file: path of the file, or of several, with commas.
         workdir: folder to make; not needed for a dry run.
         dry_run: print where arrays go, and write nothing.
         widen: take arrays of 16 bits.
@@ -88,7 +89,7 @@ def read_torch(
 
     if workdir and (pathlib.Path(workdir) / "checkpoints").exists():
         raise UserError(f"--workdir={workdir}: has checkpoints; choose a new folder.")
-    state_dict = weight_files.read(file)
+    state_dict = weight_files.read_together(file.split(","))
     state_dict = state_dict.widened() if widen else state_dict
     skeleton = sources.skeleton_of(config.data.to_dict())
     method, model = step.build_model(config, skeleton)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import pinet, spm, study_parts
+from configs import dekr, pinet, spm, study_parts
 from occjax import skeletons
 from occjax.runtime import config as configs
 from occjax.runtime import step
@@ -21,6 +21,9 @@ SHIPPED = [
     *(f"configs/{name}.py" for name in ("pinet", "spm")),
     *(f"configs/{name}.py:{variant}" for name in ("pinet", "spm") for variant in PAPER),
     *(f"configs/study_parts.py:{system}" for system in study_parts.SYSTEMS),
+    "configs/dekr.py",
+    *(f"configs/dekr.py:{variant}" for variant in ("crowdpose", "coco")),
+    *(f"configs/dekr.py:{variant}_rescorer" for variant in ("crowdpose", "coco")),
 ]
 SMOKE = sorted(
     path.stem
@@ -60,7 +63,9 @@ def test_loss_weights_name_the_terms_of_the_model_they_train(spec):
     inputs, labels = shapes(64, joints=skeleton.num_joints)
 
     def terms(inputs, labels):
-        asked = {"proposals": method.proposals(model, labels)}
+        asked = {}
+        if hasattr(method, "proposals"):
+            asked["proposals"] = method.proposals(model, labels)
         variables = model.init(jax.random.key(0), inputs, train=True, **asked)
         outputs, _ = model.apply(
             variables, inputs, train=True, mutable=["batch_stats"], **asked
@@ -114,6 +119,26 @@ def test_paper_variants_carry_the_published_settings(
     assert dict(config.loss) == dict(heatmap=1.0, offset=0.03, refine=0.03)
 
 
+@pytest.mark.parametrize(
+    ("variant", "sigma", "small_area", "shared", "decrease"),
+    [("crowdpose", 2.0, 0.0, 7, 0.8), ("coco", 4.0, 1024.0, 8, 0.9)],
+)
+def test_dekr_shares_schedule_and_data_with_pinet(
+    variant, sigma, small_area, shared, decrease
+):
+    config, other = dekr.get_config(variant), pinet.get_config(variant)
+    for key in ("steps", "batch_size", "data", "optim"):
+        assert config[key] == other[key]
+    model = config.model
+    assert (model.centre_sigma, model.small_area) == (sigma, small_area)
+    assert (model.shared, model.scale_decrease) == (shared, decrease)
+    assert dict(config.loss) == dict(heatmap=1.0, offset=0.03)
+    second = dekr.get_config(f"{variant}_rescorer")
+    assert second.steps == 20 * config.checkpoint_every
+    assert second.model.rescore
+    assert second.trainable == "^rescorer/"
+
+
 def test_spm_differs_from_pinet_only_in_parts_refinement_and_fusion():
     ours, other = (
         dict(configs.leaves(module.get_config("ochuman").to_dict()))
@@ -123,7 +148,7 @@ def test_spm_differs_from_pinet_only_in_parts_refinement_and_fusion():
     assert changed == {"model.parts", "model.refine", "model.fuse", "loss.refine"}
 
 
-@pytest.mark.parametrize("module", [pinet, spm, study_parts])
+@pytest.mark.parametrize("module", [dekr, pinet, spm, study_parts])
 def test_an_unknown_variant_is_refused_with_the_known_ones(module):
     with pytest.raises(ValueError, match="there are"):
         module.get_config("ochumna")

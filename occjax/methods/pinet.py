@@ -22,9 +22,9 @@ from occjax.nn import backbone as build_backbone
 from occjax.nn import check_stride, hrnet, pose_refine
 from occjax.nn.blocks import conv
 from occjax.nn.torch_names import prefixed
-from occjax.ops import flip_test, grouping, heatmap, losses, sampling
+from occjax.ops import flip_test, grouping, heatmap, part_losses, sampling
 from occjax.ops.image import normalize
-from occjax.ops.part_poses import Candidates, Maps, candidates
+from occjax.ops.part_poses import Candidates, Maps, candidates, persons, scored
 from occjax.skeletons import Skeleton
 from occjax.types import Array, Inputs, Labels, Poses
 
@@ -287,95 +287,46 @@ def loss_terms(
     code; the paper's factors are 1, 0.03 and 0.03.
     """
     maps, size = outputs.maps, outputs.maps.heatmap.shape[1:3]
-    if labels.ignore.shape[1:3] != size:
-        raise ValueError(
-            f"labels.ignore: expected maps of {size}, got {labels.ignore.shape[1:3]}."
-        )
     people = _people(model, labels)
     terms = {
-        "heatmap": _heatmap_loss(model, maps, people, labels.ignore),
-        "offset": _offset_loss(model, maps.offset, people, size),
+        "heatmap": part_losses.map_loss(
+            maps,
+            people,
+            labels.ignore,
+            sigma=model.sigma,
+            part_sigma=model.part_sigma,
+            background=model.background,
+        ),
+        "offset": part_losses.offset_loss(maps.offset, people, model.offset_radius),
     }
     if outputs.refined is not None and outputs.proposals is not None:
         at = outputs.proposals
         wanted = heatmap.offset_targets(people, at.pixels, size, model.offset_radius)
         weight = jnp.where(at.valid[..., None], wanted.weight, 0)
-        terms["refine"] = _offset_terms(outputs.refined, wanted.offset, weight)
+        terms["refine"] = part_losses.pose_loss(outputs.refined, wanted.offset, weight)
     return terms
-
-
-def _heatmap_loss(
-    model: Model, maps: Maps, people: heatmap.People, ignore: Array
-) -> tuple[Array, Array]:
-    size = maps.heatmap.shape[1:3]
-    target = jnp.concatenate(
-        (
-            heatmap.gaussians(people.joints, people.labelled, size, model.sigma),
-            heatmap.gaussians(people.centres, people.present, size, model.part_sigma),
-        ),
-        axis=-1,
-    )
-    pred = jnp.concatenate((maps.heatmap, maps.parts), axis=-1)
-    weight = heatmap.map_weights(target, model.background, ignore)
-    return losses.weighted_mse(pred, target, weight)
-
-
-def _offset_loss(
-    model: Model, offset: Array, people: heatmap.People, size: tuple[int, int]
-) -> tuple[Array, Array]:
-    """The dense loss, summed over the windows alone: elsewhere its weight is 0.
-
-    A pixel in the windows of several persons counts once for each joint, in the window
-    of the person who owns the joint there.
-    """
-    pixels, person = heatmap.offset_windows(people, model.offset_radius)
-    wanted = heatmap.offset_targets(people, pixels, size, model.offset_radius)
-    own = wanted.owner == person.reshape(1, 1, -1, 1)
-    weight = jnp.where(own, wanted.weight, 0)
-    return _offset_terms(sampling.gather_each(offset, pixels), wanted.offset, weight)
-
-
-def _offset_terms(pred: Array, target: Array, weight: Array) -> tuple[Array, Array]:
-    weight = jnp.broadcast_to(weight[..., None], pred.shape)
-    return losses.weighted_smooth_l1(pred, target, weight)
 
 
 def decode(model: Model, outputs: Outputs, inputs: Inputs) -> Poses:
     """Candidates of all scales -> one pose per person, best first, in source pixels.
 
     The score of a joint is the part's score times the keypoint map at the joint (mean
-    over the scales). Grouping and fusion work in source pixels. PINet does not predict
-    visibility: its keypoint maps learn hidden joints like those that show.
+    over the scales). Grouping and fusion work in source pixels.
     """
-    size = inputs.image.shape[1:3]
-    joints = jnp.concatenate(
-        [x.joints * (size[1] / x.heatmap.shape[2]) for x in outputs.candidates], axis=1
-    )  # [B, N, J, 2], input pixels
-    part_score = grouping.comparable(
-        [x.score for x in outputs.candidates], model.scale_decrease
+    found = scored(
+        outputs.candidates,
+        inputs.image.shape[1:3],
+        model.scale_decrease,
+        sampling.response,
     )
-    responses = [sampling.response(x.heatmap, joints, size) for x in outputs.candidates]
-    response = sum(responses[1:], responses[0]) / len(responses)
-    real = part_score > -jnp.inf
-    joint_score = jnp.where(real, part_score, 0)[..., None] * response
-    score = jnp.where(real, jnp.mean(joint_score, axis=-1), -jnp.inf)
-    joints = sampling.affine(joints, inputs.to_source)
-    return jax.vmap(functools.partial(_persons, model))(joints, joint_score, score)
-
-
-def _persons(model: Model, joints: Array, joint_score: Array, score: Array) -> Poses:
-    """Groups the candidates of one image, [N, J, 2], [N, J] and [N]."""
-    area = grouping.extent_area(joints)
-    oks = grouping.oks_matrix(joints, model.skeleton.sigmas, area)
-    groups = grouping.greedy_groups(oks, score, model.nms)
-    giver, score = grouping.fuse(groups, joint_score, score, members=model.fuse)
-    score, best = jax.lax.top_k(score, min(model.max_poses or len(score), len(score)))
-    giver = giver[best]  # [P, J]
-    return Poses(
-        joints=jnp.take_along_axis(joints, giver[..., None], axis=0),
-        joint_score=jnp.take_along_axis(joint_score, giver, axis=0),
-        visible=jnp.full(giver.shape, jnp.nan, jnp.float32),
-        score=score,
+    return persons(
+        sampling.affine(found.joints, inputs.to_source),
+        found.joint_score,
+        found.score,
+        sigmas=model.skeleton.sigmas,
+        nms=model.nms,
+        fuse=model.fuse,
+        max_poses=model.max_poses,
     )
 
 

@@ -33,17 +33,24 @@ def part_order(parts: Sequence[Sequence[int]], flip: Sequence[int]) -> tuple[int
     return tuple(sets.index(part) for part in mirrored)
 
 
-def orientations(image: Array, stride: int) -> Array:
+def orientations(image: Array, stride: int, *, keep_edge: bool = False) -> Array:
     """Images [B, H, W, C] and their mirror images: [B, 2, H, W, C].
 
     Map pixel u sits at input pixel stride * u, so mirroring the map (u -> w - 1 - u) is
     mirroring the image and shifting it left by stride - 1 pixels. The columns that come
     free are 0: the mean colour, if the image is normalised. A stride of 1 only mirrors,
     which is what most top-down methods do.
+
+    Args:
+        image: [B, H, W, C].
+        stride: input pixels per map pixel.
+        keep_edge: leave in the free columns what the mirrored image has there, as
+            DEKR's published code does.
     """
-    shift = stride - 1
-    shifted = image[:, :, ::-1][:, :, shift:]
-    mirrored = jnp.pad(shifted, ((0, 0), (0, 0), (0, shift), (0, 0)))
+    shift, mirrored = stride - 1, image[:, :, ::-1]
+    free = mirrored[:, :, mirrored.shape[2] - shift :]
+    free = free if keep_edge else jnp.zeros_like(free)
+    mirrored = jnp.concatenate((mirrored[:, :, shift:], free), axis=2)
     return jnp.stack((image, mirrored), axis=1)
 
 

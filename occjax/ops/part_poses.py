@@ -1,12 +1,16 @@
-"""Part-based pose generation (PINet, section 3.2): poses at the peaks of part maps."""
+"""Part-based pose generation (PINet, section 3.2): poses at the peaks of part maps.
+
+DEKR's centre is its one part.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from occjax.ops import flip_test, grouping, sampling
-from occjax.types import Array
+from occjax.types import Array, Poses
 
 
 class Maps(NamedTuple):
@@ -23,6 +27,15 @@ class Candidates(NamedTuple):
     heatmap: Array  # [B, h, w, J] mean over the orientations
     joints: Array  # [B, N, J, 2] map pixels of this scale
     score: Array  # [B, N] value of the part map, -inf where there is no pose
+
+
+class Scored(NamedTuple):
+    """The candidates of all scales, N together."""
+
+    joints: Array  # [B, N, J, 2] input pixels
+    response: Array  # [B, N, J] keypoint maps at the joints, mean over the scales
+    joint_score: Array  # [B, N, J] part score times response, 0 where there is no pose
+    score: Array  # [B, N] mean over the joints, -inf where there is no pose
 
 
 def candidates(
@@ -67,3 +80,71 @@ def candidates(
         joints=joints.reshape(batch, -1, *joints.shape[3:]),
         score=jnp.where(score > threshold, score, -jnp.inf).reshape(batch, -1),
     )
+
+
+def scored(
+    found: Sequence[Candidates],
+    size: tuple[int, int],
+    decrease: float,
+    read: Callable[[Array, Array, tuple[int, int]], Array],
+) -> Scored:
+    """Joins the candidates of all scales and scores their joints.
+
+    Args:
+        found: candidates of each scale, those of the input's own size first.
+        size: height and width of the input image.
+        decrease: factor for further scales, see `grouping.comparable`.
+        read: value of the maps at the joints, `sampling.response` for one.
+    """
+    joints = jnp.concatenate(
+        [x.joints * (size[1] / x.heatmap.shape[2]) for x in found], axis=1
+    )
+    part_score = grouping.comparable([x.score for x in found], decrease)
+    responses = [read(x.heatmap, joints, size) for x in found]
+    response = sum(responses[1:], responses[0]) / len(responses)
+    real = part_score > -jnp.inf
+    joint_score = jnp.where(real, part_score, 0)[..., None] * response
+    score = jnp.where(real, jnp.mean(joint_score, axis=-1), -jnp.inf)
+    return Scored(joints, response, joint_score, score)
+
+
+def persons(
+    joints: Array,
+    joint_score: Array,
+    score: Array,
+    *,
+    sigmas: Sequence[float],
+    nms: float,
+    fuse: bool,
+    max_poses: int | None,
+) -> Poses:
+    """Groups candidates by their similarity: one pose per person, best first.
+
+    Neither method predicts visibility: keypoint maps learn hidden joints like those
+    that show.
+
+    Args:
+        joints: [B, N, J, 2] source pixels.
+        joint_score: [B, N, J].
+        score: [B, N], -inf where there is no pose.
+        sigmas: J joint deviations of the OKS.
+        nms: strict lower bound of the OKS within one person's poses.
+        fuse: pose fusion (PINet, section 3.4); False keeps the best of each person.
+        max_poses: how many persons to give at most; None for as many as candidates.
+    """
+
+    def one(joints: Array, joint_score: Array, score: Array) -> Poses:
+        area = grouping.extent_area(joints)
+        oks = grouping.oks_matrix(joints, sigmas, area)
+        groups = grouping.greedy_groups(oks, score, nms)
+        giver, score = grouping.fuse(groups, joint_score, score, members=fuse)
+        score, best = jax.lax.top_k(score, min(max_poses or len(score), len(score)))
+        giver = giver[best]  # [P, J]
+        return Poses(
+            joints=jnp.take_along_axis(joints, giver[..., None], axis=0),
+            joint_score=jnp.take_along_axis(joint_score, giver, axis=0),
+            visible=jnp.full(giver.shape, jnp.nan, jnp.float32),
+            score=score,
+        )
+
+    return jax.vmap(one)(joints, joint_score, score)

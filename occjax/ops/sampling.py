@@ -84,10 +84,9 @@ def misaligned(points: Array, size: tuple[int, int]) -> Array:
 def response(maps: Array, points: Array, size: tuple[int, int]) -> Array:
     """Map value at each joint, as PINet's published scoring reads it.
 
-    That code enlarges the maps to the input image (map pixel u lands on u * stride, the
-    last rows and columns are repeated), then interpolates there, truncating coordinates
+    That code interpolates in the enlarged maps of `_enlarged`, truncating coordinates
     toward zero. So -1 < x < 0 extrapolates the first cell, and outside
-    -1 < x < width - 1 (rows alike) the value is 0. This reads the small maps directly.
+    -1 < x < width - 1 (rows alike) the value is 0.
 
     Args:
         maps: [B, h, w, J].
@@ -97,12 +96,33 @@ def response(maps: Array, points: Array, size: tuple[int, int]) -> Array:
     Returns:
         [B, N, J].
     """
-    height, width = maps.shape[1:3]
-    if min(height, width) < 2:
-        raise ValueError(f"maps: expected 2 x 2 pixels or more, got {maps.shape}.")
     limits = jnp.asarray((size[1] - 1, size[0] - 1), points.dtype)
     known = jnp.all((points > -1) & (points < limits.reshape(_row(points))), axis=-1)
     points = jnp.where(known[..., None], points, 0)
+    return jnp.where(known, _enlarged(maps, points, size), 0)
+
+
+def floor_response(maps: Array, points: Array, size: tuple[int, int]) -> Array:
+    """Map value at each joint, as DEKR's published scoring reads it.
+
+    The enlarged maps of `_enlarged` are read at the pixel above and left of the joint,
+    or at the nearest one on the image. Arguments and result are those of `response`.
+    """
+    limits = jnp.asarray((size[1] - 1, size[0] - 1), points.dtype)
+    points = jnp.clip(jnp.floor(points), 0, limits.reshape(_row(points)))
+    return _enlarged(maps, points, size)
+
+
+def _enlarged(maps: Array, points: Array, size: tuple[int, int]) -> Array:
+    """Bilinear values of maps [B, h, w, J] enlarged to the input image, [B, N, J].
+
+    Map pixel u lands on u * stride, and the last rows and columns are repeated. This
+    reads the small maps directly. Points [B, N, J, 2] above or left of the image
+    extrapolate its first cells.
+    """
+    height, width = maps.shape[1:3]
+    if min(height, width) < 2:
+        raise ValueError(f"maps: expected 2 x 2 pixels or more, got {maps.shape}.")
     x = jnp.minimum(points[..., 0] * (width / size[1]), width - 1)
     y = jnp.minimum(points[..., 1] * (height / size[0]), height - 1)
     left = jnp.clip(jnp.floor(x), 0, width - 2)
@@ -116,7 +136,7 @@ def response(maps: Array, points: Array, size: tuple[int, int]) -> Array:
         cell = jnp.stack((left + dx, top + dy), axis=-1).astype(jnp.int32)
         at_cell = gather_each(maps, jnp.swapaxes(cell, 1, 2))  # [B, J, N]
         value += weight * jnp.swapaxes(at_cell, 1, 2).astype(x.dtype)
-    return jnp.where(known, value, 0)
+    return value
 
 
 def affine(points: Array, matrix: Array) -> Array:

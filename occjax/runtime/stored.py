@@ -71,6 +71,10 @@ class Arrays(Mapping[str, np.ndarray]):
         readers = self._readers.items()
         return Arrays({name.removeprefix(prefix): read for name, read in readers})
 
+    def beside(self, other: "Arrays") -> "Arrays":
+        """These arrays and those of another file; of equal names the other's."""
+        return Arrays({**self._readers, **other._readers})
+
     def widened(self) -> "Arrays":
         """Floats of 16 bits as float32, which holds each of their values exactly."""
 

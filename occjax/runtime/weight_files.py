@@ -12,7 +12,7 @@ import math
 import os
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -65,6 +65,25 @@ def read(path: str | os.PathLike[str]) -> stored.Arrays:
         if all(name.startswith(prefix) for name in arrays):
             return arrays.shortened(prefix)
     return arrays
+
+
+def read_together(paths: Sequence[str | os.PathLike[str]]) -> stored.Arrays:
+    """The arrays of a model that was published in several files.
+
+    Raises:
+        UserError: as `read`, or two files have arrays of one name.
+    """
+    together = stored.Arrays({})
+    for path in paths:
+        arrays = read(path)
+        twice = sorted(arrays.keys() & together.keys())
+        if twice:
+            raise UserError(
+                f"{path}: has {len(twice)} arrays that another file given has too, "
+                f"the first {twice[0]}."
+            )
+        together = together.beside(arrays)
+    return together
 
 
 def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:

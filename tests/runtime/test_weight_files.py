@@ -132,3 +132,15 @@ def test_an_unsound_safetensors_header_is_refused(tmp_path, header):
 def test_a_header_longer_than_the_file_is_refused(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", 2**62) + b"{}")
     refused(tmp_path / "x.safetensors", "longer than the file")
+
+
+def test_files_are_read_together_but_no_name_twice(tmp_path):
+    one, other = tmp_path / "one.npz", tmp_path / "other.npz"
+    weight_files.write(one, {"a": np.zeros(2), "b": np.ones(2)})
+    weight_files.write(other, {"c": np.full(3, 5.0)})
+    found = weight_files.read_together([one, other])
+    assert list(found) == ["a", "b", "c"]
+    np.testing.assert_array_equal(found["c"], np.full(3, 5.0))
+    weight_files.write(other, {"b": np.ones(2)})
+    with pytest.raises(UserError, match=r"other.npz: has 1 arrays .* the first b\."):
+        weight_files.read_together([one, other])
