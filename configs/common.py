@@ -13,6 +13,7 @@ WHOLE_IMAGE = dict(
 COCO_PEOPLE = 149_813  # of train2017, as HRNet's code keeps them
 MPII_PEOPLE = 22_246  # of its training part
 LSP_PEOPLE = 1_000
+OCPOSE_IMAGES = 7_200  # of the released training list
 
 # Crops of one person, HRNet's for COCO.
 CROP = dict(
@@ -41,3 +42,6 @@ CROWD = dict(
     height=(0.8, 0.95),
     objects=(0, 1),
 )
+
+# The same in the style of OCPose: two people, mostly one behind the other.
+COUPLES = dict(CROWD, people=(2, 2), overlap=0.47, skeleton="ocpose")

@@ -1,0 +1,166 @@
+"""OPEC-Net (Qiu et al., ECCV 2020): a heatmap pose, corrected by an image-guided GCN.
+
+    python -m occjax.train --config configs/opecnet.py[:VARIANT] [--config.KEY=VALUE]
+
+(none)      built-in crowd in OCPose's style, two entangled people of twelve joints;
+            base and head learn together, from scratch, on two CPU cores
+base        the base network of the next alone, SimpleBaseline's
+frozen      the head on a trained base:
+            `--config.init_from="runs/opecnet-base:^(trunk|upsample|head)/"`
+smoke       two steps of a tiny model, in seconds: what tests run
+ocpose      OCPose as published: AlphaPose's FastPose as frozen base at 320 x 256, Adam
+            1e-3, cosine, gradients clipped at 1, 14 images a step for 25 epochs
+crowdpose   the same on CrowdPose
+ochuman     the same on OCHuman, whose val part trains
+coco        COCO with SimpleBaseline, ResNet-152 at 384 x 288
+
+The base of the published variants comes from AlphaPose's weights,
+`--config.init_from=duc_se.pth:^trunk/`, or from a run, on CrowdPose from a run only, as
+AlphaPose knows no neck and top of the head. Poses to correct are the base's
+own; `--config.data.proposals=FILE.json` takes those of a file instead. CoupleGraph,
+the second stage, is configs/couplegraph.py.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, hrnet
+
+LOSSES = dict(pose1=0.3, pose2=0.5, pose3=1.0, start=1.0)
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the experiment of a variant.
+
+    Raises:
+        ValueError: there is no such variant.
+    """
+    variants = {"": laptop, "base": base, "frozen": frozen, "smoke": smoke}
+    variants |= {"ocpose": ocpose, "crowdpose": crowdpose, "ochuman": ochuman}
+    variants |= {"coco": coco}
+    if variant not in variants:
+        names = ", ".join(name for name in variants if name)
+        raise ValueError(f"there is no variant {variant!r}; there are {names}")
+    return variants[variant]()
+
+
+def base() -> ConfigDict:
+    """SimpleBaseline on two entangled people, for two CPU cores."""
+    config = hrnet.laptop()
+    config.data.crowd = ConfigDict(dict(common.COUPLES))
+    config.model.backbone = ConfigDict(dict(name="resnet", depth=18, width=32))
+    config.model.deconv = (128, 96, 64)
+    config.model.sharpness = 10.0
+    config.loss.location = 0.01
+    config.optim.lr = 2e-3
+    return config
+
+
+def frozen() -> ConfigDict:
+    """OPEC-Net on a trained base."""
+    config = base()
+    config.method = "opecnet"
+    config.trainable = "^opec/"
+    config.model = ConfigDict(
+        dict(
+            backbone=config.model.backbone.to_dict(),
+            deconv=config.model.deconv,
+            frozen_base=True,
+            keep_above=0.2,
+            sigma=1.0,
+        )
+    )
+    config.model.head = ConfigDict(dict(widths=(64, 64, 64), features=64))
+    config.loss = ConfigDict(dict(LOSSES))
+    config.steps = 2000
+    config.optim = ConfigDict(
+        dict(
+            name="adam",
+            lr=1e-3,
+            clip=1.0,
+            ema=0.0,
+            schedule=dict(name="cosine", warmup=100, end=0.01),
+        )
+    )
+    return config
+
+
+def laptop() -> ConfigDict:
+    """Base and head together, from scratch."""
+    config = frozen()
+    config.update(dict(trainable="", steps=4500))
+    config.model.frozen_base = False
+    config.loss.heatmap = 50.0
+    config.optim.lr = 2e-3
+    return config
+
+
+def smoke() -> ConfigDict:
+    """Two steps of a tiny model, in seconds."""
+    config = laptop()
+    config.update(dict(steps=2, batch_size=8, eval_every=2, checkpoint_every=2))
+    config.log_every = 1
+    config.data.update(dict(size=(64, 64), eval_images=2))
+    config.model.backbone.width = 4
+    config.model.deconv = (8, 8, 8)
+    config.model.head.update(dict(widths=(8, 8, 8), features=8))
+    config.optim.schedule.warmup = 0
+    return config
+
+
+def ocpose() -> ConfigDict:
+    """OCPose as published."""
+    config = frozen()
+    config.batch_size = 2 * 14  # people
+    epoch = 2 * common.OCPOSE_IMAGES // config.batch_size
+    config.update(dict(steps=25 * epoch, eval_every=epoch, checkpoint_every=epoch))
+    config.log_every = 100
+    del config.data["crowd"]
+    config.data.update(dict(dataset="ocpose", eval_split="test", size=(320, 256)))
+    config.data.update(dict(padding=1.3, eval_images=0, threads=16, cache=False))
+    config.data.augment = ConfigDict(
+        dict(scale=(1.0, 1.0), rotate=0.0, flip=0.5, half_body=0.0)
+    )
+    config.model.update(dict(base_joints=33, channels=tuple(range(5, 17)), sigma=1.75))
+    config.model.update(dict(mean=(0.406, 0.457, 0.480), std=(1.0, 1.0, 1.0)))
+    config.model.backbone = ConfigDict(dict(name="fastpose", depth=101))
+    config.model.deconv = ()
+    config.model.head = ConfigDict(dict(widths=(256, 128, 128), features=128))
+    config.optim.schedule.warmup = epoch
+    return config
+
+
+def crowdpose() -> ConfigDict:
+    """CrowdPose as published, but for the base, whose published files lack its head."""
+    config = ocpose()
+    config.data.update(dict(dataset="crowdpose", eval_split="test"))
+    config.model.update(dict(base_joints=0, channels=()))
+    return config
+
+
+def ochuman() -> ConfigDict:
+    """OCHuman; its val part trains."""
+    config = ocpose()
+    config.data.update(dict(dataset="ochuman", eval_split="test"))
+    config.model.channels = tuple(range(17))
+    return config
+
+
+def coco() -> ConfigDict:
+    """COCO as published: SimpleBaseline with ResNet-152 at 384 x 288."""
+    config = ocpose()
+    config.batch_size = 128
+    epoch = common.COCO_PEOPLE // config.batch_size
+    config.update(dict(steps=30 * epoch, eval_every=epoch, checkpoint_every=epoch))
+    config.data.update(dict(dataset="coco", eval_split="val", size=(384, 288)))
+    config.data.padding = 1.25
+    config.model = ConfigDict(
+        dict(
+            backbone=dict(name="resnet", depth=152),
+            deconv=(256, 256, 256),
+            frozen_base=True,
+            keep_above=0.2,
+            sigma=3.0,
+        )
+    )
+    config.optim.schedule.warmup = epoch
+    return config
