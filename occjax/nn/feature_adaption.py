@@ -1,4 +1,4 @@
-"""Cascaded feature adaption (OPEC-Net, section 3.3): a decoder's maps made fit to sample."""
+"""Cascaded feature adaption (OPEC-Net): a decoder's maps made fit to be sampled."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""OPEC-Net's part after the base network (Qiu et al., ECCV 2020), with its ablations."""
+"""OPEC-Net after its base network (Qiu et al., ECCV 2020), with the ablations."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

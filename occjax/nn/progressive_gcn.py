@@ -1,4 +1,4 @@
-"""Image-guided progressive GCN (OPEC-Net, section 3.2): corrects an estimated pose."""
+"""Image-guided progressive GCN (OPEC-Net): corrects an estimated pose in stages."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -30,7 +30,7 @@ def _kernel_init(channels: int, features: int) -> nn.initializers.Initializer:
 
 
 class SemGraphConv(nn.Module):
-    """(A o I) H W0 + (A o (1 - I)) H W1 + b, A learnt (SemGCN, eq. 2 and its code).
+    """(A o I) H W0 + (A o (1 - I)) H W1 + b, A learnt (SemGCN, as in its code).
 
     Each node takes a weighted mean of itself and its neighbours. Row i of A is the
     softmax of one free logit for each of them, the same for every input and channel.

@@ -75,8 +75,9 @@ def weighted_l1(pred: Array, target: Array, weight: Array) -> tuple[Array, Array
     _same_shape("weighted_l1", pred, target, weight)
     wide = np.promote_types(pred.dtype, np.float32)
     # the subtraction is kept off what has no weight: 0 times NaN is NaN
-    target = jnp.where(weight != 0, target.astype(wide), pred.astype(wide))
-    return jnp.abs(pred.astype(wide) - target), weight.astype(wide)
+    pred, weight = pred.astype(wide), weight.astype(wide)
+    target = jnp.where(weight != 0, target.astype(wide), pred)
+    return jnp.abs(pred - target), weight
 
 
 def hardest(values: Array, weights: Array, count: int) -> tuple[Array, Array]:
