@@ -105,10 +105,11 @@ class Fusion(nn.Module):
     @nn.compact
     def __call__(self, up: Array, fine: Array) -> Array:
         """Fuses maps U and F of one shape [B, H, W, C]."""
+        fine = fine.astype(self.dtype)
         mean = jnp.mean(jnp.concatenate((up, fine), axis=-1), axis=(1, 2))
         gate = nn.relu(self._dense(up.shape[-1], "fc1")(mean))
         gate = nn.sigmoid(self._dense(up.shape[-1], "fc2")(gate))
-        return up * gate[:, None, None] + fine.astype(self.dtype)
+        return up * gate[:, None, None] + fine
 
     def _dense(self, features: int, name: str) -> nn.Dense:
         return nn.Dense(

@@ -83,13 +83,13 @@ def by_row(matrix: np.ndarray) -> np.ndarray:
 
 
 def neighbours_and_self(matrix: np.ndarray) -> np.ndarray:
-    """Rows without their diagonal divided by their sums, then 1 on it: [J, J].
+    """Rows divided by their sums, then 1 on the diagonal: [J, J].
 
     DAG's code uses the mean of this and its transpose, after learnt offsets. Its text
     says symmetric normalisation without self-connections.
     """
     eye = np.eye(len(matrix))
-    return by_row(matrix * (1 - eye)) + eye
+    return by_row(matrix) * (1 - eye) + eye
 
 
 def normalized_adjacency(bones: Bones, num_joints: int) -> np.ndarray:

@@ -18,13 +18,16 @@ BATCH_KEYS = ("feat1", "feat2", "feat3", "pose_in")
 head = functools.partial(opec_head.OpecHead, OCPOSE.num_joints, OCPOSE.bones)
 
 
-def shapes(module, *args):
+EVALUATION = {"train": False}
+
+
+def shapes(module, *args, how=EVALUATION):
     """Shapes of a module's variables; nothing is computed."""
-    init = functools.partial(module.init, train=False)
+    init = functools.partial(module.init, **how)
     return jax.eval_shape(init, jax.random.key(0), *args)
 
 
-def random_variables(module, *args):
+def random_variables(module, *args, how=EVALUATION):
     """Variables of a small module drawn without JAX; variances are 1."""
     rng = np.random.default_rng(0)
 
@@ -33,7 +36,7 @@ def random_variables(module, *args):
             return np.full(leaf.shape, path[-1].key == "var", np.float32)
         return 0.3 * rng.standard_normal(leaf.shape, np.float32)
 
-    return jax.tree.map_with_path(draw, shapes(module, *args))
+    return jax.tree.map_with_path(draw, shapes(module, *args, how=how))
 
 
 def own(state_dict, prefix):
