@@ -2,24 +2,14 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from occjax.nn.blocks import BatchNorm
+from occjax.nn.dense import symmetric_uniform
 from occjax.types import Array
 
 _XAVIER_GAIN = 1.414
-
-
-def symmetric_uniform(bound: float) -> nn.initializers.Initializer:
-    """Initial values uniform in -bound .. bound."""
-
-    def init(key, shape, dtype=jnp.float32, out_sharding=None):
-        values = jax.random.uniform(key, shape, dtype, -bound, bound)
-        return values if out_sharding is None else jax.device_put(values, out_sharding)
-
-    return init
 
 
 class GraphConv(nn.Module):

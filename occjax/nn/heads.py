@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from occjax.nn.blocks import BatchNorm, Deconv, conv
@@ -46,7 +47,33 @@ class Heatmaps(nn.Module):
         return last(x)
 
 
-# Names of human-pose-estimation.pytorch, and of HRNet's code; see torch_names.py.
+class JointMLP(nn.Module):
+    """Regresses a joint from its whole map by a network that all joints share.
+
+    What OPEC-Net's quick start has in place of the soft-argmax. It knows one size of
+    map, and nothing keeps its answer on the map.
+    """
+
+    features: tuple[int, ...] = (1024, 1024)  # hidden channels
+    dtype: Any = jnp.float32  # computation only
+
+    @nn.compact
+    def __call__(self, maps: Array) -> Array:
+        """Maps heatmaps [B, H, W, J] to x and y [B, J, 2], float32 or wider."""
+        batch, height, width, joints = maps.shape
+        x = jnp.moveaxis(maps, -1, 1).reshape(batch, joints, height * width)
+        for i, features in enumerate(self.features, start=1):
+            x = nn.relu(self._dense(features, self.dtype, f"fc{i}")(x))
+        wide = np.promote_types(self.dtype, np.float32)
+        return self._dense(2, wide, "out")(x)
+
+    def _dense(self, features: int, dtype: Any, name: str) -> nn.Dense:
+        kaiming = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+        return nn.Dense(features, dtype=dtype, kernel_init=kaiming, name=name)
+
+
+# Names of human-pose-estimation.pytorch, of HRNet's and of OPEC-Net's code; see
+# torch_names.py.
 DECONVOLUTION_NAMES = (
     (r"deconv_layers\.0", "deconv1", "conv"),
     (r"deconv_layers\.1", "bn1", "norm"),
@@ -56,3 +83,8 @@ DECONVOLUTION_NAMES = (
     (r"deconv_layers\.7", "bn3", "norm"),
 )
 HEATMAP_NAMES = (("final_layer", "conv", "conv"),)
+JOINT_MLP_NAMES = (
+    (r"0\.0", "fc1", "linear"),
+    (r"1\.0", "fc2", "linear"),
+    ("2", "out", "linear"),
+)

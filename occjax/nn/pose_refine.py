@@ -7,7 +7,8 @@ import numpy as np
 from flax import linen as nn
 
 from occjax.nn.blocks import BatchNorm
-from occjax.nn.graph_conv import GraphBlock, GraphConv, symmetric_uniform
+from occjax.nn.dense import torch_dense
+from occjax.nn.graph_conv import GraphBlock, GraphConv
 from occjax.ops.graph import normalized_adjacency
 from occjax.ops.sampling import bilinear, gather, misaligned
 from occjax.types import Array
@@ -63,10 +64,10 @@ class PoseRefine(nn.Module):
             x = self._graph(x, width, train, None if mask is None else mask[..., None])
         centre = gather(features, pixels)  # [B, N, C]
         x = jnp.concatenate((jnp.mean(x, axis=2), jnp.max(x, axis=2), centre), axis=-1)
-        x = _torch_dense(width, x, self.dtype, "hidden")
+        x = torch_dense(width, x, self.dtype, "hidden")
         x = nn.relu(BatchNorm(dtype=self.dtype, name="bn")(x, train=train, mask=mask))
         wide = np.promote_types(self.dtype, np.float32)
-        x = _torch_dense(2 * self.num_joints, x, wide, "out")
+        x = torch_dense(2 * self.num_joints, x, wide, "out")
         return x.reshape(joints.shape)
 
     def _at_joints(self, features: Array, joints: Array) -> Array:
@@ -90,14 +91,6 @@ class PoseRefine(nn.Module):
             block = GraphBlock(self.dtype, name=f"layer{i}")
             x = block(x, adjacency, train=train, mask=mask)
         return x
-
-
-def _torch_dense(features: int, x: Array, dtype: Any, name: str) -> Array:
-    """A dense layer with torch's default start, U(+-1 / sqrt(fan in))."""
-    spread = symmetric_uniform(x.shape[-1] ** -0.5)
-    return nn.Dense(
-        features, dtype=dtype, kernel_init=spread, bias_init=spread, name=name
-    )(x)
 
 
 # Names of the official code; see torch_names.py.

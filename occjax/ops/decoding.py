@@ -1,9 +1,9 @@
-"""From heatmaps of one person to joints: the highest pixel and what refines it.
+"""From heatmaps of one person to joints: the highest pixel, what refines it, the mean.
 
 Every rule takes maps [B, H, W, J] of any float dtype and returns joints [B, J, 2] in
 map pixels (x before y) and scores [B, J], both at least float32. A joint whose map is
-nowhere positive stands at (0, 0), as in HRNet's published code. The first of equal
-pixels counts, row by row.
+nowhere positive stands at (0, 0), as in HRNet's published code, and the first of equal
+pixels counts, row by row; but the soft-argmax weighs all pixels of any sign.
 """
 
 from collections.abc import Sequence
@@ -102,6 +102,25 @@ def dark(maps: Array, kernel: int) -> tuple[Array, Array]:
     step = _newton_step(log, pixel)
     step = jnp.where(_between(pixel, maps, 2, 2), step, 0)
     return pixel.astype(maps.dtype) + step, score
+
+
+def soft_argmax(maps: Array) -> tuple[Array, Array]:
+    """The mean pixel under each map's softmax (integral regression, Sun et al. 2018).
+
+    Differentiable everywhere and never off the map. The score is the largest
+    probability of a pixel, so it falls as maps grow.
+    """
+    maps = _wide(maps)
+    batch, height, width, joints = maps.shape
+    share = jax.nn.softmax(maps.reshape(batch, height * width, joints), axis=1)
+    rows, columns = (
+        jnp.arange(length, dtype=maps.dtype).reshape(1, length, 1)
+        for length in (height, width)
+    )
+    spread = share.reshape(maps.shape)
+    x = jnp.sum(jnp.sum(spread, axis=1) * columns, axis=1)
+    y = jnp.sum(jnp.sum(spread, axis=2) * rows, axis=1)
+    return jnp.stack((x, y), axis=-1), jnp.max(share, axis=1)
 
 
 def to_source(joints: Array, matrix: Array, stride: int) -> Array:

@@ -1,24 +1,102 @@
-"""Matrices of the body graph."""
+"""The body as a graph: edges, matrices, hops and their normalisations, in NumPy.
+
+Bones are pairs of joints without direction; one that is named twice counts once.
+Matrices [J, J] have receivers as rows and senders as columns.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 
+Bones = Sequence[tuple[int, int]]
 
-def normalized_adjacency(
-    bones: Sequence[tuple[int, int]], num_joints: int
-) -> np.ndarray:
-    """D^(-1/2) (A + I) D^(-1/2) of the skeleton, D the row sums of A + I: [J, J].
+
+def adjacency(bones: Bones, num_joints: int) -> np.ndarray:
+    """1 where a bone links two joints, else 0, the diagonal included: [J, J].
 
     Raises:
-        ValueError: a bone names a joint that does not exist.
+        ValueError: a bone names a joint that does not exist, or the same one twice.
     """
-    adjacency = np.eye(num_joints)
+    matrix = np.zeros((num_joints, num_joints))
     for bone in bones:
         if not all(0 <= joint < num_joints for joint in bone):
             raise ValueError(
                 f"bones: expected joints in 0..{num_joints - 1}, got {tuple(bone)}."
             )
-        adjacency[bone[0], bone[1]] = adjacency[bone[1], bone[0]] = 1
-    scale = 1 / np.sqrt(adjacency.sum(axis=1))
-    return scale[:, None] * adjacency * scale[None]
+        if bone[0] == bone[1]:
+            raise ValueError(f"bones: expected two joints, got {tuple(bone)}.")
+        matrix[bone[0], bone[1]] = matrix[bone[1], bone[0]] = 1
+    return matrix
+
+
+def edges(
+    bones: Bones, num_joints: int, *, loops: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Senders and receivers [E] of all edges, both directions of each bone.
+
+    Sorted by receiver, then by sender: the entries of the matrix row by row.
+
+    Args:
+        bones: joint pairs.
+        num_joints: J.
+        loops: with an edge from each joint to itself.
+    """
+    matrix = adjacency(bones, num_joints) + loops * np.eye(num_joints)
+    receivers, senders = np.nonzero(matrix)
+    return senders, receivers
+
+
+def couple(bones: Bones, num_joints: int) -> tuple[tuple[int, int], ...]:
+    """Bones of two people's 2 J joints, each joint linked to the other's same joint.
+
+    CoupleGraph (Qiu et al., ECCV 2020); joint j of the second is J + j.
+    """
+    second = ((a + num_joints, b + num_joints) for a, b in bones)
+    across = ((joint, joint + num_joints) for joint in range(num_joints))
+    return (*((a, b) for a, b in bones), *second, *across)
+
+
+def hops(bones: Bones, num_joints: int, count: int) -> np.ndarray:
+    """Which joints are exactly k bones apart, k = 0 .. count: [count + 1, J, J] 0, 1.
+
+    The shortest way counts. Hop 0 is the joint itself, hop 1 the adjacency.
+    """
+    step = adjacency(bones, num_joints) + np.eye(num_joints)
+    within = [np.eye(num_joints)]
+    for _ in range(count):
+        within.append(np.minimum(within[-1] @ step, 1))
+    return np.diff(within, axis=0, prepend=0)
+
+
+def by_degree(matrix: np.ndarray) -> np.ndarray:
+    """D^(-1/2) A D^(-1/2), D the row sums of A (Kipf and Welling, ICLR 2017): [J, J].
+
+    Joints without an edge keep their zeros.
+    """
+    scale = 1 / np.sqrt(_or_one(matrix.sum(axis=1)))
+    return scale[:, None] * matrix * scale[None]
+
+
+def by_row(matrix: np.ndarray) -> np.ndarray:
+    """D^-1 A, the mean over neighbours: [J, J]; joints without any keep their zeros."""
+    return matrix / _or_one(matrix.sum(axis=1))[:, None]
+
+
+def neighbours_and_self(matrix: np.ndarray) -> np.ndarray:
+    """Rows divided by their sums, then 1 on the diagonal: [J, J].
+
+    DAG's code uses the mean of this and its transpose, after learnt offsets. Its text
+    says symmetric normalisation without self-connections.
+    """
+    eye = np.eye(len(matrix))
+    return by_row(matrix) * (1 - eye) + eye
+
+
+def normalized_adjacency(bones: Bones, num_joints: int) -> np.ndarray:
+    """D^(-1/2) (A + I) D^(-1/2) of the skeleton, D the row sums of A + I: [J, J]."""
+    return by_degree(adjacency(bones, num_joints) + np.eye(num_joints))
+
+
+def _or_one(sums: np.ndarray) -> np.ndarray:
+    """Sums to divide by."""
+    return np.where(sums > 0, sums, 1)

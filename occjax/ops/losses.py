@@ -81,6 +81,27 @@ def location(pred: Array, target: Array, weight: Array) -> tuple[Array, Array]:
     return values, jnp.where(total > 0, weight.astype(wide), 0)
 
 
+def weighted_l1(pred: Array, target: Array, weight: Array) -> tuple[Array, Array]:
+    """Absolute error, to be averaged by weight (OPEC-Net's loss of a pose).
+
+    OPEC-Net's weight is 1 for each coordinate of a labelled joint, seen or hidden.
+
+    Args:
+        pred: any shape.
+        target: the shape of pred; where the weight is 0 anything may stand.
+        weight: the shape of pred.
+
+    Returns:
+        Values, 0 where the weight is 0, and weights.
+    """
+    _same_shape("weighted_l1", pred, target, weight)
+    wide = np.promote_types(pred.dtype, np.float32)
+    # the subtraction is kept off what has no weight: 0 times NaN is NaN
+    pred, weight = pred.astype(wide), weight.astype(wide)
+    target = jnp.where(weight != 0, target.astype(wide), pred)
+    return jnp.abs(pred - target), weight
+
+
 def hardest(values: Array, weights: Array, count: int) -> tuple[Array, Array]:
     """Online hard keypoint mining: of each person only the joints with most loss.
 

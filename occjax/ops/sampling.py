@@ -1,5 +1,7 @@
 """Reading feature maps at points, and moving points between images."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -139,6 +141,28 @@ def _enlarged(maps: Array, points: Array, size: tuple[int, int]) -> Array:
     return value
 
 
+def to_unit(points: Array, low: Any, high: Any) -> Array:
+    """Points [..., 2] in the frame where the corner `low` is -1 and `high` is 1.
+
+    Args:
+        points: in pixels.
+        low: (x, y), or an array that broadcasts to the points, one corner for each box.
+        high: likewise; for a map or image its width and height, so that a point has the
+            same coordinates at every stride.
+    """
+    low, high = (_spread(corner, points) for corner in (low, high))
+    return 2 * (points - low) / (high - low) - 1
+
+
+def from_unit(points: Array, low: Any, high: Any) -> Array:
+    """The inverse of `to_unit`.
+
+    With `high` one pixel less than the size of a map it is torch's `align_corners`.
+    """
+    low, high = (_spread(corner, points) for corner in (low, high))
+    return low + (points + 1) / 2 * (high - low)
+
+
 def affine(points: Array, matrix: Array) -> Array:
     """Applies matrix [B, 2, 3] to points [B, ..., 2].
 
@@ -162,6 +186,12 @@ def determinant(matrix: Array) -> Array:
     """Signed area that affine maps [..., 2, 3] give to the unit square: [...]."""
     a, b, c, d = (matrix[..., i, j] for i in (0, 1) for j in (0, 1))
     return a * d - b * c
+
+
+def _spread(corner: Any, points: Array) -> Array:
+    """A corner as an array of the points' rank and dtype."""
+    corner = jnp.asarray(corner, points.dtype)
+    return corner.reshape((1,) * (points.ndim - corner.ndim) + corner.shape)
 
 
 def _row(points: Array) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 import functools
 
 import cv2
+import equivalence
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from occjax.ops import decoding
+from occjax.ops import decoding, sampling
 from occjax.skeletons import COCO
 
 RULES = {
@@ -267,3 +268,47 @@ def test_a_factor_on_the_maps_is_a_factor_on_the_scores_alone(seed, factor):
         scaled, scaled_score = JITTED[name](maps * factor)
         np.testing.assert_array_equal(scaled, joints)
         np.testing.assert_array_equal(scaled_score, score * factor)
+
+
+soft_argmax = jax.jit(decoding.soft_argmax)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("float64", 2e-7)])
+def test_soft_argmax_and_its_gradient_equal_the_published_ones(
+    golden, dtype, tolerance
+):
+    figures = np.load(golden / "opec_net" / "soft_argmax.npz")
+    with jax.enable_x64(dtype == "float64"):
+        maps = jnp.asarray(np.moveaxis(figures["heatmaps"], 1, -1), dtype)
+        weights = jnp.asarray(figures["grad_weights"], dtype)
+        height, width = maps.shape[1:3]
+
+        def found(maps):
+            pixels, score = decoding.soft_argmax(maps)
+            unit = sampling.to_unit(pixels, (0, 0), (width, height))
+            return unit.reshape(weights.shape), score
+
+        joints, score = jax.jit(found)(maps)
+        slope = jax.jit(jax.grad(lambda maps: jnp.sum(found(maps)[0] * weights)))(maps)
+    check = functools.partial(equivalence.check, "OPEC-Net")
+    check("decode: soft-argmax", joints, figures["coords"], tolerance)
+    check("decode: largest probability", score, figures["score"], tolerance)
+    wanted = np.moveaxis(figures["grad"], 1, -1)
+    check("decode: gradient of the soft-argmax", slope, wanted, 2 * tolerance)
+
+
+def test_soft_argmax_of_one_hot_pixel_is_that_pixel():
+    maps = np.zeros((1, 80, 64, 2), np.float32)
+    maps[0, 0, 0, 0] = maps[0, 79, 63, 1] = 1e4
+    joints, score = soft_argmax(jnp.asarray(maps))
+    np.testing.assert_allclose(joints[0], ((0, 0), (63, 79)), atol=1e-4)
+    np.testing.assert_allclose(score, 1)
+    unit = sampling.to_unit(joints, (0, 0), (64, 80))[0]
+    np.testing.assert_allclose(unit, ((-1, -1), (0.96875, 0.975)), atol=1e-6)
+
+
+def test_soft_argmax_of_a_flat_map_is_its_middle_whatever_its_level():
+    maps = np.stack((np.zeros((5, 8)), np.full((5, 8), -1e30)), axis=-1)[None]
+    joints, score = soft_argmax(jnp.asarray(maps, jnp.float32))
+    np.testing.assert_allclose(joints, np.broadcast_to((3.5, 2), (1, 2, 2)), rtol=1e-6)
+    np.testing.assert_allclose(score, 1 / 40, rtol=1e-6)

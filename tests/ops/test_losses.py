@@ -56,14 +56,18 @@ def test_smooth_l1_has_the_figures_of_the_specification():
     np.testing.assert_array_equal(weights, np.ones(4))
 
 
-@pytest.mark.parametrize("loss", [losses.weighted_mse, losses.weighted_smooth_l1])
+@pytest.mark.parametrize(
+    "loss", [losses.weighted_mse, losses.weighted_smooth_l1, losses.weighted_l1]
+)
 def test_half_precision_predictions_give_single_precision_losses(loss):
     pred = jnp.ones((1, 2, 2, 3), jnp.bfloat16)
     values, weights = loss(pred, jnp.zeros((1, 2, 2, 3)), jnp.ones((1, 2, 2, 3)))
     assert values.dtype == weights.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("loss", [losses.weighted_mse, losses.weighted_smooth_l1])
+@pytest.mark.parametrize(
+    "loss", [losses.weighted_mse, losses.weighted_smooth_l1, losses.weighted_l1]
+)
 def test_other_shapes_are_refused_by_name(loss):
     with pytest.raises(ValueError, match=loss.__name__):
         loss(jnp.ones((1, 2, 2, 3)), jnp.ones((1, 2, 2, 3)), jnp.ones((1, 2, 2, 1)))
@@ -117,3 +121,26 @@ def test_the_hardest_joints_of_hrnet_equal_the_published_loss_and_gradient(golde
     equivalence.check(title, "loss: hard joints", value, z["ohkm_loss"], 2e-5)
     grad = np.moveaxis(grad, -1, 1)
     equivalence.check(title, "loss: its gradient", grad, z["ohkm_grad"], 2e-5)
+
+
+def test_l1_is_the_mean_over_labelled_coordinates():
+    pred = jnp.asarray([[1.0, 2], [5, 5], [0, -3]])
+    target = jnp.asarray([[1.5, 2], [0, 0], [1, 0]])
+    weight = jnp.asarray([[1.0, 1], [0, 0], [1, 1]])
+    mean = (0.5 + 0 + 1 + 3) / 4
+    np.testing.assert_allclose(reduced(losses.weighted_l1(pred, target, weight)), mean)
+    assert reduced(losses.weighted_l1(pred, pred, weight)) == 0
+
+
+@pytest.mark.parametrize("stray", [7.0, np.inf, np.nan])
+def test_l1_takes_no_notice_of_what_is_unlabelled(stray):
+    pred, weight = jnp.asarray([1.0, 2, 3]), jnp.asarray([1.0, 0, 1])
+
+    def loss(pred, at):
+        target = jnp.asarray([0.0, at, 5])
+        return reduced(losses.weighted_l1(pred, target, weight))
+
+    for function in (loss, jax.grad(loss)):
+        wanted = function(pred, 0.0)
+        np.testing.assert_array_equal(function(pred, stray), wanted)
+        assert np.all(np.isfinite(wanted))
