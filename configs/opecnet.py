@@ -88,7 +88,7 @@ def laptop() -> ConfigDict:
     """Base and head together, from scratch."""
     config = frozen()
     config.update(dict(trainable="", steps=4500))
-    config.model.frozen_base = False
+    config.model.update(dict(frozen_base=False, least_oks=0.0))
     config.loss.heatmap = 50.0
     config.optim.lr = 2e-3
     return config

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.core import FrozenDict
 
 from occjax.nn import fastpose, heatmap_net, opec_head
 from occjax.nn.heatmap_net import STRIDE, HeatmapNet
@@ -83,7 +84,7 @@ class Model(nn.Module):
     base_joints: int = 0  # of its heatmaps; 0: the skeleton's
     channels: tuple[int, ...] = ()  # of the skeleton's joints among them; (): in order
     frozen_base: bool = True  # neither its weights nor its statistics learn
-    head: Mapping[str, Any] = {}  # fields of opec_head.OpecHead: Table 6
+    head: Mapping[str, Any] = FrozenDict()  # fields of opec_head.OpecHead: Table 6
     initial: str = "base"  # pose to correct: the base's, or the "integral" one
     frame: str = "crop"  # "box": the released code's, which mixes two frames
     keep_above: float = 0.2  # base joints scored higher keep their place, as published
@@ -211,9 +212,8 @@ class Model(nn.Module):
         self, inputs: Inputs, found: Outputs, maps: tuple[Array, ...], *, train: bool
     ) -> Couples:
         """Corrects each person together with the partner, in the frame of both."""
-        partner, paired = couples.partners(
-            inputs.box, inputs.box_score > 0, self.couple_iou
-        )
+        there = jnp.asarray(inputs.box_score) > 0
+        partner, paired = couples.partners(inputs.box, there, self.couple_iou)
         frame = frames.of_box(couples.union(inputs.box, partner).reshape(-1, 4))
         limbs = _limbs_of(found.corrected)  # [B * P, N, 2] source pixels
         score = found.joint_score[:, self.limbs, None]

@@ -13,6 +13,7 @@ from occjax.types import Array
 
 MOMENTUM, EPSILON = 0.9, 1e-5  # torch's defaults; its momentum is 1 - ours
 SMALL_NORMAL = nn.initializers.normal(0.001)  # what HRNet starts its kernels from
+Init = Callable[..., Array]
 
 
 class BatchNorm(nn.Module):
@@ -159,7 +160,7 @@ def conv(
     *,
     dtype: Any = jnp.float32,
     use_bias: bool = False,
-    kernel_init: Callable[..., Array] = SMALL_NORMAL,
+    kernel_init: Init = SMALL_NORMAL,
     name: str | None = None,
 ) -> nn.Conv:
     """Square convolution padded by (kernel - 1) / 2 on every side, as torch pads it.
@@ -225,12 +226,18 @@ class ConvBN(nn.Module):
     stride: int = 1
     relu: bool = True
     dtype: Any = jnp.float32
+    kernel_init: Init = SMALL_NORMAL
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Maps [B, H, W, C] to [B, H / stride, W / stride, features]."""
         x = conv(
-            self.features, self.kernel, self.stride, dtype=self.dtype, name="conv"
+            self.features,
+            self.kernel,
+            self.stride,
+            dtype=self.dtype,
+            kernel_init=self.kernel_init,
+            name="conv",
         )(x)
         x = BatchNorm(dtype=self.dtype, name="bn")(x, train=train)
         return nn.relu(x) if self.relu else x
@@ -245,17 +252,19 @@ class BasicBlock(nn.Module):
     features: int  # channels of the output
     stride: int = 1
     dtype: Any = jnp.float32
+    kernel_init: Init = SMALL_NORMAL
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Maps [B, H, W, C] to [B, H / stride, W / stride, features]."""
-        y = ConvBN(self.features, stride=self.stride, dtype=self.dtype, name="conv1")(
+        how: Any = {"dtype": self.dtype, "kernel_init": self.kernel_init}
+        y = ConvBN(self.features, stride=self.stride, **how, name="conv1")(
             x, train=train
         )
-        y = ConvBN(self.features, relu=False, dtype=self.dtype, name="conv2")(
-            y, train=train
-        )
-        return nn.relu(y + _shortcut(x, y, self.stride, self.dtype, train=train))
+        y = ConvBN(self.features, relu=False, **how, name="conv2")(y, train=train)
+        if x.shape != y.shape:
+            x = _projected(self.features, self.stride, how)(x, train=train)
+        return nn.relu(y + x)
 
 
 class Bottleneck(nn.Module):
@@ -272,33 +281,27 @@ class Bottleneck(nn.Module):
     caffe: bool = False  # stride in the first convolution
     project: bool = False  # a projected shortcut even where the shapes agree
     excite: bool = False  # squeeze and excitation before the sum
+    kernel_init: Init = SMALL_NORMAL
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Maps [B, H, W, C] to [B, H / stride, W / stride, features]."""
+        how: Any = {"dtype": self.dtype, "kernel_init": self.kernel_init}
         inner = self.features // self.expansion
         strides = (self.stride, 1) if self.caffe else (1, self.stride)
-        y = ConvBN(inner, 1, strides[0], dtype=self.dtype, name="conv1")(x, train=train)
-        y = ConvBN(inner, 3, strides[1], dtype=self.dtype, name="conv2")(y, train=train)
-        y = ConvBN(self.features, 1, relu=False, dtype=self.dtype, name="conv3")(
-            y, train=train
-        )
+        y = ConvBN(inner, 1, strides[0], **how, name="conv1")(x, train=train)
+        y = ConvBN(inner, 3, strides[1], **how, name="conv2")(y, train=train)
+        y = ConvBN(self.features, 1, relu=False, **how, name="conv3")(y, train=train)
         if self.excite:
             y = SqueezeExcite(dtype=self.dtype, name="excite")(y)
-        shortcut = _shortcut(
-            x, y, self.stride, self.dtype, always=self.project, train=train
-        )
-        return nn.relu(y + shortcut)
+        if self.project or x.shape != y.shape:
+            x = _projected(self.features, self.stride, how)(x, train=train)
+        return nn.relu(y + x)
 
 
-def _shortcut(
-    x: Array, y: Array, stride: int, dtype: Any, *, train: bool, always: bool = False
-) -> Array:
-    """Returns x, projected by a 1x1 ConvBN where the shape of y differs."""
-    if x.shape == y.shape and not always:
-        return x
-    project = ConvBN(y.shape[-1], 1, stride, relu=False, dtype=dtype, name="downsample")
-    return project(x, train=train)
+def _projected(features: int, stride: int, how: dict[str, Any]) -> ConvBN:
+    """What brings a shortcut to the shape of the block's output."""
+    return ConvBN(features, 1, stride, relu=False, **how, name="downsample")
 
 
 class SqueezeExcite(nn.Module):

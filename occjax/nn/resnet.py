@@ -9,6 +9,8 @@ from occjax.nn.blocks import BasicBlock, Bottleneck, ConvBN
 from occjax.nn.resize import max_pool
 from occjax.types import Array
 
+# What torchvision starts from, and learns faster from than from HRNet's tiny kernels.
+_KAIMING = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 BLOCKS = {  # depth -> residual blocks of the four stages
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
@@ -55,7 +57,10 @@ class Backbone(nn.Module):
         if self.depth < 50 and (self.excite or self.caffe):
             raise ValueError(f"depth {self.depth} has no bottlenecks to change.")
         x = image.astype(self.dtype)
-        x = ConvBN(self.width, 7, 2, dtype=self.dtype, name="stem")(x, train=train)
+        stem = ConvBN(
+            *(self.width, 7, 2), dtype=self.dtype, kernel_init=_KAIMING, name="stem"
+        )
+        x = stem(x, train=train)
         x = max_pool(x, 3, pad=1)
         outputs = []
         for stage, blocks in enumerate(BLOCKS[self.depth], start=1):
@@ -70,11 +75,12 @@ class Backbone(nn.Module):
         stride = 2 if stage > 1 and i == 0 else 1
         name = f"layer{stage}_{i}"
         if self.depth < 50:
-            return BasicBlock(features, stride, self.dtype, name=name)
+            return BasicBlock(features, stride, self.dtype, _KAIMING, name=name)
         return Bottleneck(
             4 * features,
             stride,
             self.dtype,
+            kernel_init=_KAIMING,
             caffe=self.caffe,
             excite=self.excite and i == 0,
             name=name,

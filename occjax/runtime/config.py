@@ -113,11 +113,15 @@ def data_settings(config: ConfigDict) -> dict[str, Any]:
     return {**config.data.to_dict(), "occlusion": config.get("occlusion", ())}
 
 
-def input_shape(config: ConfigDict) -> tuple[int, int, int]:
-    """Height, width and channels of the training input: `data.size` is one or both."""
+def input_shape(config: ConfigDict) -> tuple[int, ...]:
+    """Height, width and channels of an input: `data.size` is one of them or both.
+
+    A view of all people of an image has `data.max_persons` such crops.
+    """
     size = config.data.size
     height, width = (size, size) if isinstance(size, int) else size
-    return height, width, 3
+    people = config.data.get("view", "image") == "people"
+    return (*((config.data.max_persons,) if people else ()), height, width, 3)
 
 
 def check_resumable(saved: ConfigDict, asked: ConfigDict) -> None:

@@ -82,7 +82,7 @@ def init_state(
     Args:
         config: uses `seed`, `steps`, `optim` and `trainable`.
         model: from `build_model`.
-        image_shape: [H, W, 3] of any image the model accepts.
+        image_shape: [H, W, 3] of any image the model accepts, [P, H, W, 3] of people.
         layout: where to put it.
 
     Raises:
@@ -106,7 +106,7 @@ def variable_shapes(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str,
 
     Args:
         model: from `build_model`.
-        image_shape: [H, W, 3] of any image the model accepts.
+        image_shape: [H, W, 3] of any image the model accepts, [P, H, W, 3] of people.
 
     Raises:
         UserError: the model refuses its settings.
@@ -291,8 +291,11 @@ def _clear_errors() -> Iterator[None]:
 
 def _example(image_shape: tuple[int, ...]) -> Inputs:
     """Shapes of the least a model is created with; fields not given stay None."""
+    lead = (1, *image_shape[:-3])
     return Inputs(
         image=jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8),
-        valid=jax.ShapeDtypeStruct((1, 2), jnp.int32),
-        to_source=jax.ShapeDtypeStruct((1, 2, 3), jnp.float32),
+        valid=jax.ShapeDtypeStruct((*lead, 2), jnp.int32),
+        to_source=jax.ShapeDtypeStruct((*lead, 2, 3), jnp.float32),
+        box=jax.ShapeDtypeStruct((*lead, 4), jnp.float32),
+        box_score=jax.ShapeDtypeStruct(lead, jnp.float32),
     )
