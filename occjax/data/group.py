@@ -106,26 +106,28 @@ class TrainGroup:
     choosing by labelled joints would leave out the occluded.
 
     Attributes:
-        crop: of one person, with `max_persons` 1.
+        single: crop of one person, with `max_persons` 1.
         max_persons: P.
     """
 
-    crop: crop.TrainCrop
+    single: crop.TrainCrop
     max_persons: int
 
     @property
     def canvas(self) -> tuple[int, int, int]:
         """P, and height and width of each crop."""
-        return self.max_persons, *self.crop.size
+        return self.max_persons, *self.single.size
 
     def random_map(self, record: records.Record, rng: np.random.Generator) -> Placed:
         """Draws whom to look at in a record, and where."""
         order = rng.permutation(len(record["people"]))[: self.max_persons]
-        turn = self.crop.turn(rng)
+        turn = self.single.turn(rng)
         places = []
         for number in order:
             person = {**record, **record["people"][number]}
-            places.append(self.crop.place(person, self.crop.window(person, rng), turn))
+            places.append(
+                self.single.place(person, self.single.window(person, rng), turn)
+            )
         return Placed(places, augment.draw_seed(rng))
 
     def view(self, placed: Placed, out: np.ndarray | None = None) -> Batch:
@@ -143,10 +145,13 @@ class TrainGroup:
         images[len(places) :] = 0
         image = records.pixels(places[0].record)  # decoded once for all
         crops = [
-            self.crop.view(place._replace(record={**place.record, "image": image}), row)
+            self.single.view(
+                place._replace(record={**place.record, "image": image}), row
+            )
             for place, row in zip(places, images, strict=False)
         ]
-        return _example(stacking.around(images, _padded(crops, self.max_persons)))
+        whole = stacking.around(images, _padded(crops, self.max_persons))
+        return _example(whole, places[0].record)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,19 +159,19 @@ class TestGroup:
     """The crops of the people of an image as they are, in their order, for testing.
 
     Attributes:
-        crop: of one person, with `max_persons` 1, or 0 to leave labels out.
+        single: crop of one person, with `max_persons` 1, or 0 to leave labels out.
         max_persons: P, no fewer than people of any image.
     """
 
     __test__ = False  # not a test of pytest
 
-    crop: crop.TestCrop
+    single: crop.TestCrop
     max_persons: int
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of each crop."""
-        return self.crop.size
+        return self.single.size
 
     def map(self, record: records.Record) -> Batch:
         """One test example: a Batch without the axis B.
@@ -175,8 +180,8 @@ class TestGroup:
             UserError: as `crop.TestCrop.map`.
         """
         record = {**record, "image": records.pixels(record)}
-        crops = [self.crop.map({**record, **person}) for person in record["people"]]
-        return _example(stacking.stack(_padded(crops, self.max_persons)))
+        crops = [self.single.map({**record, **person}) for person in record["people"]]
+        return _example(stacking.stack(_padded(crops, self.max_persons)), record)
 
 
 def _padded(crops: list[Batch], persons: int) -> list[Batch]:
@@ -184,7 +189,7 @@ def _padded(crops: list[Batch], persons: int) -> list[Batch]:
     return crops + [stacking.blank(crops[0])] * (persons - len(crops))
 
 
-def _example(people: Batch) -> Batch:
+def _example(people: Batch, record: records.Record) -> Batch:
     """An example out of stacked crops, each of whose labels are of one person."""
     inputs, truth = people.inputs, people.labels
     if inputs.start_pose is not None:
@@ -196,4 +201,4 @@ def _example(people: Batch) -> Batch:
             area=truth.area[:, 0],
             head_size=truth.head_size[:, 0],
         )
-    return Batch(inputs, truth, people.image_id[0])
+    return Batch(inputs, truth, np.int64(record["image_id"]))

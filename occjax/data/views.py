@@ -20,24 +20,43 @@ person; or "people", an example has the crops of all people of an image. All tak
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from occjax.data import augment, crop, group, occlude, people, proposals, results, warp
+from occjax.data.records import Record
 from occjax.data.settings import construct
 from occjax.data.sources import Source
 from occjax.errors import UserError
+from occjax.types import Batch
 
 VIEWS = ("image", "person", "people")
 Placed = augment.Placed | group.Placed
+
+
+class TrainingView(Protocol):
+    """Random views of records: `augment.TrainView`, or one of crops."""
+
+    @property
+    def canvas(self) -> tuple[int, ...]:
+        """Height and width of an input, after P where it has so many crops."""
+        ...
+
+    def random_map(self, record: Record, rng: np.random.Generator) -> Any:
+        """Draws where to look in a record: `Placed`."""
+        ...
+
+    def view(self, placed: Any, out: np.ndarray | None = None) -> Batch:
+        """The example at a given place: a Batch without the axis B."""
+        ...
 
 
 class Training(NamedTuple):
     """What training draws its examples from."""
 
     source: Source  # of images, of people, or of images with their people
-    view: augment.TrainView | crop.TrainCrop | group.TrainGroup
+    view: TrainingView
     effects: tuple[
         occlude.Occlusion, ...
     ]  # transforms of finished views, in this order
