@@ -248,7 +248,8 @@ def score_run(
         if not views.of_people(config.data):
             raise UserError("--boxes: this run sees whole images, it crops nobody.")
         with config.unlocked():
-            config.data.detections = how.boxes
+            posed = config.data.get("eval_proposals")
+            config.data["eval_proposals" if posed else "detections"] = how.boxes
     data = config.data.to_dict()
     source = sources.load(data, split)
     protocol = report.chosen_protocol(dataset, data["dataset"], source.skeleton)

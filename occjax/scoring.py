@@ -40,7 +40,7 @@ def score(
     found = coco.detections(poses, image_ids, source.skeleton)
     how.setdefault("protocol", report.protocol_of(data["dataset"], source.skeleton))
     scored = report.score(truth, found, **how)
-    if views.of_people(data) and not data.get("detections"):
+    if views.of_annotated_people(data):
         scored.metrics.update(_pck(source, count, poses, image_ids))
     return scored
 

@@ -17,7 +17,12 @@ UNLABELLED, OCCLUDED, VISIBLE = 0, 1, 2
 
 
 class Inputs(NamedTuple):
-    """What a model sees. Fields that a method does not use stay None."""
+    """What a model sees. Fields that a method does not use stay None.
+
+    Where an example has a crop of each of P people of an image (`data.view` "people"),
+    image, valid, to_source, box and box_score are [B, P, ...], zeros where there is
+    nobody; the p-th start pose is in the pixels of the p-th crop.
+    """
 
     image: Array  # [B, H, W, 3] uint8, RGB
     valid: Array  # [B, 2] int32, height and width that the source image reaches into
@@ -32,7 +37,9 @@ class Inputs(NamedTuple):
 class Labels(NamedTuple):
     """What a model must never see: the truth about its inputs, padded to P persons.
 
-    In a person crop the first is the one whom the box is around.
+    In a person crop the first is the one whom the box is around. Where an example has
+    P crops, the p-th person is that of the p-th one and in its pixels; ignore is
+    [B, P, H / 4, W / 4].
     """
 
     joints: Array  # [B, P, J, 2] float32, input pixels

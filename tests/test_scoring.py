@@ -52,8 +52,9 @@ def scored(source, data=CROPS, off=0.0):
     return scoring.score(source, data, 0, *poses_of(source, order, off)).metrics
 
 
-def test_each_pose_is_judged_by_its_own_person_in_any_order():
-    found = scored(People(skeletons.LSP))["pck"]
+@pytest.mark.parametrize("view", ["person", "people"])
+def test_each_pose_is_judged_by_its_own_person_in_any_order(view):
+    found = scored(People(skeletons.LSP), CROPS | {"view": view})["pck"]
     assert found["mean"] == 1.0
     assert found["count"] == 14 * 10  # 8 images, a third person in two of them
     assert found["protocol"]["measure"] == "PCK@0.2, <="
@@ -71,4 +72,5 @@ def test_there_is_none_without_a_protocol_or_without_known_people():
     assert "pck" not in scored(People(skeletons.COCO))
     whole = {"dataset": "mine", "view": "image"}
     assert "pck" not in scored(People(skeletons.LSP), whole)
-    assert "pck" not in scored(People(skeletons.LSP), CROPS | {"detections": "a.json"})
+    for key in ("detections", "eval_proposals"):
+        assert "pck" not in scored(People(skeletons.LSP), CROPS | {key: "a.json"})

@@ -168,7 +168,8 @@ class Colour:
         table = np.clip(np.rint(values), 0, 255).astype(np.uint8)[None]  # [1, 256, 3]
         for image in (view.inputs.image, view.inputs.clean):
             if image is not None:
-                cv2.LUT(image, table, dst=image)
+                rows = image.reshape(-1, *image.shape[-2:])  # of several crops, too
+                cv2.LUT(rows, table, dst=rows)
         return view
 
 

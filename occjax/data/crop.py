@@ -6,6 +6,7 @@ there too, so x -> W - x.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,14 @@ _UPPER = 0.69  # share of upper halves: HRNet asks whether a normal draw is belo
 _LEGS = ("hip", "knee", "ankle", "pelvis")  # of the lower half
 _HALF_PADDING = 1.5
 _SPREADS = ("normal", "uniform")
+
+
+class Turn(NamedTuple):
+    """How a window is looked at."""
+
+    factor: float  # of its width
+    rotation: float  # degrees
+    mirrored: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,14 +85,30 @@ class TrainCrop:
         self, record: records.Record, rng: np.random.Generator
     ) -> augment.Placed:
         """Draws where to look in a record."""
-        center, side = self._window(record, rng)
+        window = self.window(record, rng)
+        return self.place(record, window, self.turn(rng), augment.draw_seed(rng))
+
+    def turn(self, rng: np.random.Generator) -> Turn:
+        """Draws how to look at a window."""
         low, high = self.scale
-        side *= self._draw(rng, (low + high) / 2, (high - low) / 2, 1)
+        factor = self._draw(rng, (low + high) / 2, (high - low) / 2, 1)
         turned = rng.random() < self.rotate_share
         rotation = self._draw(rng, 0.0, self.rotate / 2, 2) if turned else 0.0
-        mirrored = bool(rng.random() < self.flip)
-        matrix = warp.crop_matrix(center, side, rotation, self.size[1], self.size[0])
-        return augment.Placed(record, matrix, mirrored, augment.draw_seed(rng))
+        return Turn(factor, rotation, bool(rng.random() < self.flip))
+
+    def place(
+        self,
+        record: records.Record,
+        window: tuple[np.ndarray, float],
+        turn: Turn,
+        seed: int = 0,
+    ) -> augment.Placed:
+        """Where a turned window, centre and width from `window`, lies in a record."""
+        center, side = window
+        height, width = self.size
+        side *= turn.factor
+        matrix = warp.crop_matrix(center, side, turn.rotation, width, height)
+        return augment.Placed(record, matrix, turn.mirrored, seed)
 
     def view(self, placed: augment.Placed, out: np.ndarray | None = None) -> Batch:
         """The example at a given place: a Batch without the axis B.
@@ -100,12 +125,15 @@ class TrainCrop:
             matrix = warp.mirror(matrix, self.size[1], shift=-1)
         flip = self.skeleton.flip if mirrored else None
         truth = labels(record, matrix, self.size, self.max_persons, self.skeleton, flip)
-        return crop(record, matrix, self.size, truth, out)
+        return crop(record, matrix, self.size, truth, out, flip)
 
-    def _window(
+    def window(
         self, record: records.Record, rng: np.random.Generator
     ) -> tuple[np.ndarray, float]:
-        """Centre and width of the window to scale: the box's, or half a body's."""
+        """Centre and width of the window to scale: the box's, or half a body's.
+
+        Half bodies are drawn.
+        """
         joints = np.asarray(record["persons"]["joints"], np.float64)[record["row"]]
         seen = joints[:, 2] > 0
         if seen.sum() > self.half_body_joints and rng.random() < self.half_body:
@@ -154,7 +182,9 @@ class TestCrop:
         truth = None
         if self.max_persons:
             if record["row"] < 0:
-                raise UserError("data.detections: a detector's boxes have no labels.")
+                raise UserError(
+                    "a detector's boxes have no labels; take annotated ones."
+                )
             truth = labels(record, matrix, self.size, self.max_persons, self.skeleton)
         return crop(record, matrix, self.size, truth)
 
@@ -229,12 +259,37 @@ def crop(
     size: tuple[int, int],
     truth: Labels | None,
     out: np.ndarray | None = None,
+    flip: tuple[int, ...] | None = None,
 ) -> Batch:
-    """`augment.example` with the box that the crop is of."""
+    """`augment.example` with the box that the crop is of, and the pose if there is one.
+
+    Args:
+        record: of a source of people.
+        matrix: [2, 3], source to input.
+        size: height and width of the input.
+        truth: labels of the crop.
+        out: [H, W, 3] uint8 to put the image into.
+        flip: [J] order of the joints in a mirrored view.
+
+    Raises:
+        UserError: the image cannot be read.
+    """
     batch = augment.example(record, matrix, size, truth, out)
-    box = np.asarray(record["box"], np.float32)
-    score = np.float32(record["box_score"])
-    return batch._replace(inputs=batch.inputs._replace(box=box, box_score=score))
+    inputs = batch.inputs._replace(
+        box=np.asarray(record["box"], np.float32),
+        box_score=np.float32(record["box_score"]),
+        start_pose=_start_pose(record, matrix, flip) if "pose" in record else None,
+    )
+    return batch._replace(inputs=inputs)
+
+
+def _start_pose(
+    record: records.Record, matrix: np.ndarray, flip: tuple[int, ...] | None
+) -> np.ndarray:
+    """The pose of a record in input pixels: [1, J, 3] x, y, confidence."""
+    pose = record["pose"][list(flip) if flip else slice(None)]
+    joints = warp.apply(matrix, pose[:, :2])
+    return np.column_stack([joints, pose[:, 2]])[None].astype(np.float32)
 
 
 def _others(

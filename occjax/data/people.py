@@ -5,29 +5,54 @@ Such a record is the image's, and has besides
     row        of the person whose box it is, -1 for a detector's box
     box        [4] float64: x, y, width, height
     box_score  of the detector, 1 for annotated boxes
+    pose       [J, 3] float64: x, y, confidence; only where poses are read from a file
 """
 
-import collections
-import json
-import pathlib
-from typing import Any, TypeGuard
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from absl import logging
 
-from occjax.data import records
+from occjax.data import records, results
 from occjax.data.sources import Source
 from occjax.errors import UserError
 
-_FARTHEST = 1e9  # pixels; JSON's integers have no end, those of floats do
 
-
-class Annotated:
-    """Each person that can be a target, with the annotated box.
+class People:
+    """People of a source of images, by index.
 
     Attributes:
         name, skeleton, max_persons: of the images' source.
+        images: [N] each person's image, an index of that source.
     """
+
+    def __init__(self, source: Source, images: np.ndarray):
+        """Notes the images of the people."""
+        self.name, self.skeleton = source.name, source.skeleton
+        self.max_persons = source.max_persons
+        self.images, self.source = images, source
+
+    def __len__(self) -> int:
+        """How many people there are."""
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The record of a person."""
+        record = self.source[int(self.images[index])]
+        return {**record, **self.person(record, index)}
+
+    def person(self, record: records.Record, index: int) -> dict[str, Any]:
+        """What the record of a person has besides that of the image."""
+        raise NotImplementedError
+
+    @property
+    def labelled_joints(self) -> np.ndarray:
+        """How many joints of each person [N] are labelled, if that is known."""
+        raise NotImplementedError
+
+
+class Annotated(People):
+    """Each person that can be a target, with the annotated box."""
 
     def __init__(self, source: Source, images: int = 0, clip: bool = True):
         """Lists the people; a source without `targets` is read once from end to end.
@@ -39,28 +64,23 @@ class Annotated:
                 COCO, CrowdPose and OCHuman. Those of MPII and LSP are squares about a
                 given centre, which clipping would move.
         """
-        self.name, self.skeleton = source.name, source.skeleton
-        self.max_persons = source.max_persons
         count = min(images or len(source), len(source))
         known = getattr(source, "targets", None)
         if known is None:
             known = [records.targets(source[i]).sum() for i in range(count)]
-        self._source, self._clip = source, clip
+        counts = np.asarray(known[:count], np.int64)
+        super().__init__(source, np.repeat(np.arange(count), counts))
+        self._clip = clip
         self._rows: dict[int, np.ndarray] = {}
-        self._ends = np.cumsum(np.asarray(known[:count], np.int64))
+        self._ends = np.cumsum(counts)
 
-    def __len__(self) -> int:
-        """How many people there are."""
-        return int(self._ends[-1]) if len(self._ends) else 0
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """The record of a person.
+    def person(self, record: records.Record, index: int) -> dict[str, Any]:
+        """What the record of a person has besides that of the image.
 
         Raises:
             UserError: the image has other people than the dataset's notes say.
         """
-        image = int(np.searchsorted(self._ends, index, "right"))
-        record = self._source[image]
+        image = int(self.images[index])
         rows = self._rows.get(image)
         if rows is None:  # a person is drawn every epoch, the answer stays
             rows = self._rows[image] = np.flatnonzero(records.targets(record))
@@ -74,114 +94,32 @@ class Annotated:
         box = np.asarray(record["persons"]["bbox"][row], np.float64)
         if self._clip:
             box = records.clean_boxes(box[None], record["height"], record["width"])[0]
-        return {**record, "row": row, "box": box, "box_score": 1.0}
+        return {"row": row, "box": box, "box_score": 1.0}
 
     @property
     def labelled_joints(self) -> np.ndarray:
         """How many joints of each person are labelled."""
-        known = getattr(self._source, "target_joints", None)
+        known = getattr(self.source, "target_joints", None)
         if known is not None:
             return np.asarray(known)[: len(self)]
         counts = []
         for image in range(len(self._ends)):
-            record = self._source[image]
+            record = self.source[image]
             joints = record["persons"]["joints"][records.targets(record)]
             counts.extend(np.sum(joints[..., 2] > 0, axis=1))
         return np.array(counts)
 
 
-class Detected:
-    """Each box of a detections file, in its order.
+class Detected(People):
+    """Each box or pose that was read from a file, in its order."""
 
-    Attributes:
-        name, skeleton, max_persons: of the images' source.
-        dropped: how many boxes were left out, by reason.
-    """
+    def __init__(self, source: Source, found: Sequence[results.Result]):
+        """Lists what `results.read` found on the images of a source."""
+        super().__init__(source, np.array([one.image for one in found], np.int64))
+        self._found = found
 
-    def __init__(self, source: Source, path: str, images: int = 0):
-        """Reads a COCO result list: `image_id`, `bbox`, `score`, `category_id`.
-
-        Args:
-            source: of the images.
-            path: of the file.
-            images: only boxes on the first so many images, 0 for all.
-
-        Raises:
-            UserError: the file is not there or damaged, an entry is, or none is a
-                person on one of the images.
-        """
-        self.name, self.skeleton = source.name, source.skeleton
-        self.max_persons = source.max_persons
-        self._source = source
-        self.dropped: collections.Counter[str] = collections.Counter()
-        count = min(images or len(source), len(source))
-        known = getattr(source, "image_ids", None)
-        if known is None:
-            known = [source[i]["image_id"] for i in range(count)]
-        index = {int(image_id): i for i, image_id in enumerate(known[:count])}
-        self._boxes: list[tuple[int, np.ndarray, float]] = []
-        for number, entry in enumerate(_entries(path)):
-            image_id, box, score = _checked(entry, f"{path}: entry {number}")
-            if entry.get("category_id", 1) != 1:
-                self.dropped["no person"] += 1
-            elif image_id not in index:
-                self.dropped["on an image that is not tested"] += 1
-            elif min(box[2:]) < 0 or max(box[2:]) <= 0:
-                self.dropped["without extent"] += 1
-            else:
-                self._boxes.append((index[image_id], box, score))
-        if not self._boxes:
-            raise UserError(f"{path}: no box of a person on an image of {self.name}.")
-        for reason, number in self.dropped.items():
-            logging.warning("%s: %d boxes left out, %s", path, number, reason)
-
-    def __len__(self) -> int:
-        """How many boxes there are."""
-        return len(self._boxes)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """The record of a box."""
-        image, box, score = self._boxes[index]
-        return {**self._source[image], "row": -1, "box": box, "box_score": score}
-
-
-def _entries(path: str) -> list:
-    """The list in a detections file."""
-    try:
-        entries = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"data.detections: {path}: {error.strerror}.") from error
-    except ValueError as error:
-        raise UserError(f"data.detections: {path} is no JSON ({error}).") from error
-    if not isinstance(entries, list):
-        raise UserError(
-            f"data.detections: {path}: expected a list of boxes, "
-            f"found {type(entries).__name__}."
-        )
-    return entries
-
-
-def _checked(entry: Any, where: str) -> tuple[int, np.ndarray, float]:
-    """Image id, box [4] and score of an entry."""
-    if not isinstance(entry, dict):
-        raise UserError(f"{where}: expected an object, found {entry!r:.60}.")
-    image_id: Any = entry.get("image_id")
-    box, score = entry.get("bbox"), entry.get("score")
-    if isinstance(image_id, bool) or not isinstance(image_id, int):
-        raise UserError(
-            f"{where}: image_id: expected a number, found {image_id!r:.60}."
-        )
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_sound, box)):
-        raise UserError(
-            f"{where}: bbox: expected four numbers within 1e9, found {box!r:.60}."
-        )
-    if not _sound(score):
-        raise UserError(
-            f"{where}: score: expected a number within 1e9, found {score!r:.60}."
-        )
-    return image_id, np.array(box, np.float64), score
-
-
-def _sound(value: Any) -> TypeGuard[float]:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and -_FARTHEST < value < _FARTHEST
+    def person(self, record: records.Record, index: int) -> dict[str, Any]:
+        """What the record of a box has besides that of the image."""
+        found = self._found[index]
+        extra = {"row": found.row, "box": found.box, "box_score": found.score}
+        return extra if found.pose is None else {**extra, "pose": found.pose}

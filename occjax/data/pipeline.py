@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from occjax.data import augment, views
+from occjax.data import stacking, views
 from occjax.data.sources import Source
 from occjax.errors import UserError
 from occjax.types import Batch
@@ -111,8 +111,8 @@ def test_batches(
         seen = {i: task.view.map(task.source[i]) for i in indices[rows] if i >= 0}
         # A share may hold padding only; its shapes come from the batch's first image.
         some = next(iter(seen.values()), None) or task.view.map(task.source[indices[0]])
-        blank = _blank(some)
-        return stack([seen.get(i, blank) for i in indices[rows]])
+        blank = stacking.blank(some)
+        return stacking.stack([seen.get(i, blank) for i in indices[rows]])
 
     batches = grain.MapDataset.source(plan).map(read)
     return iter(batches.to_iter_dataset(_reading(data)))
@@ -146,17 +146,6 @@ class Shuffled:
         return rng.permutation(self._indices)
 
 
-def stack(examples: Sequence[Any]) -> Any:
-    """Stacks equal trees of tuples and arrays along a new first axis; None stays."""
-    first = examples[0]
-    if first is None:
-        return None
-    if isinstance(first, tuple):
-        parts = [stack(column) for column in zip(*examples, strict=True)]
-        return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
-    return np.stack(examples)
-
-
 def augmented(
     source: Source, data: Mapping[str, Any], seed: int
 ) -> tuple[Source, Callable[[int], Batch]]:
@@ -183,22 +172,18 @@ def augmented(
     return task.source, example
 
 
-def _render(task: views.Training, placed: Sequence[augment.Placed]) -> Batch:
-    """The examples of a batch, warped straight into its image array.
-
-    A copy of every image into fresh memory would cost a fifth of decoding it.
-    """
+def _render(task: views.Training, placed: Sequence[views.Placed]) -> Batch:
+    """The examples of a batch, warped straight into its image array."""
     images = np.empty((len(placed), *task.view.canvas, 3), np.uint8)
-    examples = []
-    for place, image in zip(placed, images, strict=True):
-        example = _finished(task, place, image)
-        examples.append(example._replace(inputs=example.inputs._replace(image=None)))
-    batch = stack(examples)
-    return batch._replace(inputs=batch.inputs._replace(image=images))
+    examples = [
+        _finished(task, place, image)
+        for place, image in zip(placed, images, strict=True)
+    ]
+    return stacking.around(images, examples)
 
 
 def _finished(
-    task: views.Training, placed: augment.Placed, out: np.ndarray | None = None
+    task: views.Training, placed: views.Placed, out: np.ndarray | None = None
 ) -> Batch:
     """A view with all that happens to it afterwards."""
     example = task.view.view(placed, out)
@@ -257,16 +242,3 @@ def _plan(canvases: Sequence[tuple[int, int]], batch_size: int) -> list[list[int
             rows = indices[at : at + batch_size]
             batches.append(rows + [-1] * (batch_size - len(rows)))
     return batches
-
-
-def _blank(example: Any) -> Any:
-    """A padding row of the same shapes: black, without people, image_id -1."""
-    if example is None:
-        return None
-    if isinstance(example, Batch):
-        parts = [_blank(part) for part in example[:2]]
-        return Batch(parts[0], parts[1], np.int64(-1))
-    if isinstance(example, tuple):
-        parts = [_blank(part) for part in example]
-        return type(example)(*parts) if hasattr(example, "_fields") else tuple(parts)
-    return np.zeros_like(example)

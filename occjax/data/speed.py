@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from occjax.data import pipeline, views, warp
+from occjax.data import augment, pipeline, views, warp
 from occjax.data.sources import Source
 
 _IMAGES = 1024  # of one trial: its start and end take tens of milliseconds
@@ -51,8 +51,8 @@ class Files:
 
 def plain_loop(
     source: Source, data: Mapping[str, Any], count: int
-) -> list[Callable[[], np.ndarray]]:
-    """The least that so many training examples cost: decode and one warp each.
+) -> list[Callable[[], list[np.ndarray]]]:
+    """The least that so many training examples cost: decode, and a warp for each crop.
 
     Records are read and maps are drawn beforehand.
     """
@@ -61,19 +61,21 @@ def plain_loop(
     order = pipeline.Shuffled(range(len(task.source)), 0)
     records = [task.source[order[i]] for i in range(count)]
     placed = [task.view.random_map(record, rng) for record in records]
-    height, width = task.view.canvas
+    height, width = task.view.canvas[-2:]
 
-    def job(image: Any, matrix: np.ndarray) -> Callable[[], np.ndarray]:
-        def run() -> np.ndarray:
+    def job(places: Sequence[augment.Placed]) -> Callable[[], list[np.ndarray]]:
+        image, matrices = places[0].record["image"], [one.matrix for one in places]
+
+        def run() -> list[np.ndarray]:
             pixels = image
             if not isinstance(image, np.ndarray):
                 encoded = np.frombuffer(image, np.uint8)
                 pixels = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
-            return warp.warp_image(pixels, matrix, height, width)
+            return [warp.warp_image(pixels, m, height, width) for m in matrices]
 
         return run
 
-    return [job(place.record["image"], place.matrix) for place in placed]
+    return [job(getattr(place, "places", [place])) for place in placed]
 
 
 def compare(

@@ -162,7 +162,7 @@ def stamp_of_run(
 def _box_source(data: Mapping[str, Any]) -> str:
     if data.get("view", "image") == "image":
         return "none"
-    return data.get("detections") or "annotated"
+    return data.get("detections") or data.get("eval_proposals") or "annotated"
 
 
 def save(

@@ -27,7 +27,7 @@ class _Seen(NamedTuple):
 
     poses: Poses
     image_ids: np.ndarray  # [N] int64
-    area: np.ndarray  # [N]; 0 where nothing is suppressed
+    area: np.ndarray  # [N, 1], or [N, P] of P crops; 0 where nothing is suppressed
 
 
 def predict_dataset(
@@ -51,7 +51,9 @@ def predict_dataset(
         if waiting is not None:
             found.append(_read(*waiting))
         ids = _all_ids(np.asarray(batch.image_id))
-        area = _gathered(_areas(batch.inputs)) if suppress else np.zeros(len(ids))
+        area = np.zeros((len(ids), 1))
+        if suppress:
+            area = _gathered(_areas(batch.inputs))
         waiting = poses, ids, area
     if waiting is None:
         raise ValueError("predict_dataset needs at least one batch; there is none.")
@@ -79,8 +81,7 @@ def _by_image(found: _Seen, suppress: SuppressStep) -> Predictions:
         return full.reshape(images, -1, *x.shape[2:])
 
     poses = Poses(*map(rows, found.poses, _NOBODY))
-    persons = found.poses.score.shape[1]
-    area = rows(np.repeat(found.area[:, None], persons, axis=1), 0.0)
+    area = rows(np.broadcast_to(found.area, found.poses.score.shape), 0.0)
     parts = [slice(at, at + _IMAGES) for at in range(0, images, _IMAGES)]
     scores = [suppress(Poses(*(x[part] for x in poses)), area[part]) for part in parts]
     poses = poses._replace(score=np.concatenate(jax.device_get(scores)))
@@ -89,10 +90,11 @@ def _by_image(found: _Seen, suppress: SuppressStep) -> Predictions:
 
 
 def _areas(inputs: Inputs) -> np.ndarray:
-    """How many source pixels each input [B] spans."""
-    height, width = inputs.image.shape[1:3]
-    linear = np.asarray(inputs.to_source)[:, :, :2]
-    return np.abs(np.linalg.det(linear)) * (height * width)
+    """How many source pixels each input [B, 1], or each of P crops [B, P], spans."""
+    height, width = inputs.image.shape[-3:-1]
+    linear = np.asarray(inputs.to_source)[..., :2]
+    area = np.abs(np.linalg.det(linear)) * (height * width)
+    return area.reshape(len(area), -1)
 
 
 def _all_ids(local: np.ndarray) -> np.ndarray:
@@ -108,7 +110,9 @@ def _gathered(local: np.ndarray) -> np.ndarray:
     """The rows of all processes, those of the first one first."""
     if jax.process_count() == 1:
         return local
-    return np.asarray(multihost_utils.process_allgather(local)).reshape(-1)
+    return np.asarray(multihost_utils.process_allgather(local)).reshape(
+        -1, *local.shape[1:]
+    )
 
 
 def _read(poses: Poses, image_ids: np.ndarray, area: np.ndarray) -> _Seen:

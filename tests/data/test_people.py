@@ -5,7 +5,7 @@ import pytest
 import scenes
 
 from data_prep import coco, crowd
-from occjax.data import people, pipeline, sources
+from occjax.data import people, pipeline, results, sources
 from occjax.data.crowd import Crowd
 from occjax.errors import UserError
 
@@ -30,6 +30,10 @@ class Listed(scenes.Scenes):
 def write(path, entries) -> str:
     path.write_text(json.dumps(entries))
     return str(path)
+
+
+def detected(source, path, images=0) -> people.Detected:
+    return people.Detected(source, results.read(path, "detections", source, images)[0])
 
 
 def entry(image_id=100, box=(4, 6, 20, 30), score=0.5, **more) -> dict:
@@ -96,7 +100,7 @@ def test_prepared_datasets_note_who_can_be_cropped(tmp_path):
     source = sources.Prepared(str(tmp_path), "scenes", "train")
     noted = people.Annotated(source)
     rendered = people.Annotated(Crowd(**options))
-    np.testing.assert_array_equal(source.targets, rendered._source.targets)
+    np.testing.assert_array_equal(source.targets, rendered.source.targets)
     np.testing.assert_array_equal(source.image_ids, range(12))
     np.testing.assert_array_equal(noted.labelled_joints, rendered.labelled_joints)
     for name in ("targets", "image_ids", "target_joints"):  # as before they were noted
@@ -117,15 +121,17 @@ def test_detected_boxes_keep_order_image_and_score(tmp_path):
         entry(999),
         entry(105, (5, 5, 0, 0)),
     ]
-    found = people.Detected(source, write(tmp_path / "boxes.json", entries))
+    path = write(tmp_path / "boxes.json", entries)
+    found = detected(source, path)
     assert source.read == 0
     records = [found[i] for i in range(len(found))]
     assert [r["image_id"] for r in records] == [107, 103, 107]
     assert [r["box_score"] for r in records] == [0.25, 1, 0.75]
     np.testing.assert_array_equal(records[2]["box"], [-4, 3, 200, 50])
     assert {r["row"] for r in records} == {-1}
-    assert sorted(found.dropped.values()) == [1, 1, 1]
-    first = people.Detected(source, str(tmp_path / "boxes.json"), images=4)
+    _, dropped = results.read(path, "detections", source)
+    assert sorted(dropped.values()) == [1, 1, 1]
+    first = detected(source, path, images=4)
     assert [first[i]["image_id"] for i in range(len(first))] == [103]
 
 
@@ -135,7 +141,7 @@ def test_detected_boxes_keep_order_image_and_score(tmp_path):
         ({}, "expected a list of boxes, found dict"),
         ([3], "entry 0: expected an object"),
         ([entry(), entry("7")], "entry 1: image_id: expected a number, found '7'"),
-        ([entry(box=(1, 2, 3))], "entry 0: bbox: expected four numbers"),
+        ([entry(box=(1, 2, 3))], "entry 0: bbox: expected 4 numbers, found 3 of them"),
         ([entry(box=(1, 2, float("nan"), 3))], "entry 0: bbox"),
         ([entry(box=(1, 2, 10**400, 3))], "entry 0: bbox"),
         ([entry(score=None)], "entry 0: score: expected a number.*, found None"),
@@ -146,17 +152,17 @@ def test_detected_boxes_keep_order_image_and_score(tmp_path):
 def test_faulty_detections_name_file_and_entry(tmp_path, entries, message):
     path = write(tmp_path / "boxes.json", entries)
     with pytest.raises(UserError, match=message) as error:
-        people.Detected(Listed(), path)
+        detected(Listed(), path)
     assert path in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_detections_that_cannot_be_read_are_a_users_error(tmp_path):
     with pytest.raises(UserError, match="No such file"):
-        people.Detected(Listed(), str(tmp_path / "none.json"))
+        detected(Listed(), str(tmp_path / "none.json"))
     (tmp_path / "half.json").write_text("[{")
     with pytest.raises(UserError, match="half.json is no JSON"):
-        people.Detected(Listed(), str(tmp_path / "half.json"))
+        detected(Listed(), str(tmp_path / "half.json"))
 
 
 @pytest.fixture(scope="module")

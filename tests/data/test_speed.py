@@ -12,9 +12,13 @@ def test_plain_loop_reads_encoded_and_plain_images(tmp_path):
     crowd = Crowd(num_scenes=3, size=(64, 96))
     for source in (scenes.Scenes(), speed.Files(crowd, tmp_path)):
         jobs = speed.plain_loop(source, DATA, 5)
-        assert [job().shape for job in jobs] == [(64, 64, 3)] * 5
+        assert [image.shape for job in jobs for image in job()] == [(64, 64, 3)] * 5
     person = {**DATA, "view": "person", "size": (96, 64)}
-    assert speed.plain_loop(scenes.Scenes(), person, 1)[0]().shape == (96, 64, 3)
+    for view, least in (("person", 1), ("people", 2)):
+        data = {**person, "view": view, "least_people": 2}
+        crops = speed.plain_loop(scenes.Scenes(), data, 1)[0]()
+        assert {image.shape for image in crops} == {(96, 64, 3)}
+        assert least <= len(crops) <= 3
 
 
 def test_scenes_on_disk_train_like_those_in_memory(tmp_path):

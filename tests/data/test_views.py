@@ -28,7 +28,10 @@ WHOLE = {
     "augment": {"colour": 0.2},
     "occlusion": OCCLUSION,
 }
-BOTH = pytest.mark.parametrize("data", [PERSON, WHOLE], ids=["person", "image"])
+PEOPLE = {**PERSON, "view": "people", "max_persons": 2, "occlusion": ()}
+EACH = pytest.mark.parametrize(
+    "data", [PERSON, WHOLE, PEOPLE], ids=["person", "image", "people"]
+)
 
 
 def train(data, batch_size=8, seed=1, count=20, **options):
@@ -37,7 +40,7 @@ def train(data, batch_size=8, seed=1, count=20, **options):
     )
 
 
-@BOTH
+@EACH
 def test_elements_are_the_same_for_any_threads(data):
     reference = take(train(data), 5)
     for threads in (0, 1, 4):
@@ -46,7 +49,7 @@ def test_elements_are_the_same_for_any_threads(data):
     assert not np.array_equal(other.inputs.image, reference[0].inputs.image)
 
 
-@BOTH
+@EACH
 def test_one_or_eight_processes_make_the_same_batch(data):
     whole = take(train(data), 2)
     parts = [
@@ -59,7 +62,7 @@ def test_one_or_eight_processes_make_the_same_batch(data):
             np.testing.assert_array_equal(np.concatenate(column), leaf)
 
 
-@BOTH
+@EACH
 def test_training_resumes_at_any_element(data):
     iterator = train(data)
     states, batches = [], []
@@ -186,8 +189,11 @@ def test_a_single_augmented_example_can_be_looked_at():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"view": "face"}, "data.view: expected image or person; got 'face'"),
-        ({"size": 96}, r"data.size of a person view: expected \(height, width\)"),
+        (
+            {"view": "face"},
+            "data.view: expected one of image, person, people; got 'face'",
+        ),
+        ({"size": 96}, r"data.size of a view of crops: expected \(height, width\)"),
         ({"size": (96, 60)}, "multiples of 32"),
         ({"augment": {"translate": 0.2}}, "data.augment: expected some of .*scale"),
         (

@@ -104,3 +104,35 @@ def test_crops_of_an_image_become_a_row_and_what_is_superfluous_loses_its_score(
         kept = score > -np.inf
         assert np.flatnonzero(kept).tolist() == [len(mine) - 1]
         np.testing.assert_allclose(score[kept], mine[-1] + 0.5, rtol=1e-6)
+
+
+def test_rows_of_several_crops_are_of_an_image_already(layout):
+    ids = np.array([3, 1, 7, 5, 2, 9, 4, -1])
+    scales = np.arange(24, dtype=np.float32).reshape(8, 3)  # 0: nobody
+    image = np.zeros((8, 3, 20, 10, 3), np.uint8)
+    matrix = scales[..., None, None] * np.eye(2, 3, dtype=np.float32)
+    batch = Batch(Inputs(image, np.zeros((8, 3, 2), np.int32), matrix), None, ids)
+
+    def each(variables, inputs):
+        value = inputs.to_source[:, :, 0, 0] + variables
+        joints = jnp.broadcast_to(value[..., None, None], (*value.shape, 4, 2))
+        score = jnp.where(inputs.to_source[:, :, 0, 0] > 0, value, -jnp.inf)
+        return Poses(joints, joints[..., 0], joints[..., 0], score)
+
+    plain = inference.predict_dataset(jax.jit(each), 0.5, [batch], layout)
+    np.testing.assert_array_equal(plain.image_ids, ids[:7])
+    assert plain.poses.joints.shape == (7, 3, 4, 2)
+    np.testing.assert_array_equal(plain.poses.score[1:], scales[1:7] + 0.5)
+    assert plain.poses.score[0].tolist() == [-np.inf, 1.5, 2.5]
+
+    def by_area(poses, area):
+        return jnp.where(poses.score > -jnp.inf, area, -jnp.inf)
+
+    found = inference.predict_dataset(
+        jax.jit(each), 0.5, [batch], layout, jax.jit(by_area)
+    )
+    np.testing.assert_array_equal(found.image_ids, ids[:7])
+    np.testing.assert_allclose(
+        found.poses.score[1:], np.square(scales[1:7]) * 200, rtol=1e-5
+    )
+    np.testing.assert_array_equal(found.poses.joints, plain.poses.joints)
