@@ -89,9 +89,9 @@ class OpecHead(nn.Module):
             if pose is None:
                 pose = jnp.concatenate((first, score[..., None]), axis=-1)
             maps = (maps[-1],) * len(maps) if self.single_scale else maps
-            sampled = [self._sampled(x, first) for x in maps]
-            if self.design == "one_stage":
-                sampled = [jnp.concatenate(sampled, axis=-1)]
+            found = [self._sampled(x, first) for x in maps]
+            one = self.design == "one_stage"
+            sampled = [jnp.concatenate(found, axis=-1)] if one else [*found]
         else:
             heatmaps = None
         if pose is None:
