@@ -246,7 +246,10 @@ def _each(inputs: Inputs) -> Inputs:
     people = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), inputs)
     if people.start_pose is not None:
         people = people._replace(start_pose=people.start_pose[:, None])
-    return people
+    # rows without a person hold zeros, which no map can be the inverse of
+    there = jnp.asarray(people.box_score).reshape(-1, 1, 1) > 0
+    plain = jnp.eye(2, 3, dtype=people.to_source.dtype)[None]
+    return people._replace(to_source=jnp.where(there, people.to_source, plain))
 
 
 def _both(values: Array, partner: Array) -> Array:
