@@ -27,7 +27,7 @@ BASELINES = {
         backbone=dict(name="resnet", depth=18, width=32), deconv=(128, 96, 64)
     ),
 }
-STEPS = {"hrnet": 2600, "simple_baseline": 4700}
+STEPS = {"hrnet": 2600, "simple_baseline": 3800}
 RATES = {"hrnet": 3e-3, "simple_baseline": 2e-3}
 
 
