@@ -5,14 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from golden_nets import quick_jit
 
 from occjax.methods import opecnet
+from occjax.runtime import initial
 from occjax.skeletons import COCO, MPII, OCPOSE
 from occjax.types import Inputs, Labels
 
 SIDE, SCALE, CORNER = 64, 1.5, (10, 20)
 TO_SOURCE = np.float32([[SCALE, 0, CORNER[0]], [0, SCALE, CORNER[1]]])
-FACE = slice(0, 5)  # of COCO's joints, which no graph touches
 
 
 def build(skeleton=OCPOSE, **fields):
@@ -61,11 +62,11 @@ def labels_of(joints):
 
 
 def variables_of(model, inputs):
-    return jax.jit(lambda key: model.init(key, inputs, train=False))(jax.random.key(0))
+    return initial.variables(model, inputs, seed=0)
 
 
 def run(model, variables, inputs, train=False):
-    apply = jax.jit(
+    apply = quick_jit(
         lambda v, x: model.apply(v, x, train=train, mutable=["batch_stats"])
     )
     return apply(variables, inputs)[0]
@@ -154,7 +155,7 @@ def test_the_base_learns_only_if_it_is_not_frozen():
             terms = opecnet.loss_terms(model, outputs, labels)
             return sum(jnp.sum(v * w) for v, w in terms.values()), state
 
-        grads, state = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+        grads, state = quick_jit(jax.grad(loss, has_aux=True))(variables["params"])
         learns = any(np.any(leaf) for leaf in jax.tree.leaves(grads["trunk"]))
         before, after = (
             np.concatenate([x.ravel() for x in jax.tree.leaves(s["trunk"])])
@@ -193,7 +194,7 @@ def test_a_batch_of_disturbed_poses_is_corrected_by_heart():
         values, weights = opecnet.loss_terms(model, outputs, labels)["pose3"]
         return jnp.sum(values * weights) / jnp.sum(weights), state["batch_stats"]
 
-    @jax.jit
+    @quick_jit
     def step(params, stats, state):
         with jax.numpy_dtype_promotion("standard"):
             (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(
