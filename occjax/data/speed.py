@@ -130,7 +130,7 @@ def _drain(feed: Any, batches: int) -> None:
         pass
 
 
-def _run(pool: Any, jobs: Sequence[Callable[[], np.ndarray]]) -> None:
+def _run(pool: Any, jobs: Sequence[Callable[[], Any]]) -> None:
     for _ in pool.map(lambda job: job(), jobs):
         pass
 

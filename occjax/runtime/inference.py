@@ -39,7 +39,8 @@ def predict_dataset(
 ) -> Predictions:
     """Runs a jitted step over test batches; padding (image id -1) is left out.
 
-    With `suppress` batches are of crops, whose poses come back a row an image.
+    With `suppress` batches are of crops, whose poses come back a row an image; inputs
+    of several crops each are of images already.
 
     All processes must call it with batches of the same shapes; each gets all poses.
     The next batch is dispatched before the last one's poses are read.
