@@ -20,10 +20,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--equivalence", metavar="FILE.md")
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Writes them, if there are any."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Says whether this run makes the page."""
+    equivalence.writing = config.getoption("--equivalence") is not None
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Function]
+) -> None:
+    """For the page, only tests with reference figures in files that compare."""
+    if not equivalence.writing:
+        return
+    chosen, others = [], []
+    for item in items:
+        compares = equivalence in vars(item.module).values()
+        figures = {"golden", "photographs"} & set(item.fixturenames)
+        (chosen if compares and figures else others).append(item)
+    config.hook.pytest_deselected(items=others)
+    items[:] = chosen
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Writes the page if all is well."""
     path = session.config.getoption("--equivalence")
-    if path and equivalence.rows:
+    if path and exitstatus == 0:
         equivalence.write(path)
 
 
