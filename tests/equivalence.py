@@ -142,7 +142,8 @@ def write(path):
         kept = worst.setdefault(_stated(row), row)
         if row.difference > kept.difference:
             worst[_stated(row)] = row
-    found = sorted(worst.values(), key=_place)
+    first = {row.link: i for i, row in reversed(list(enumerate(rows)))}
+    found = sorted(worst.values(), key=lambda row: (*_place(row), first[row.link]))
     lines = [_INTRODUCTION, *_overview(found)]
     for model in MODELS:
         of_model = [row for row in found if row.model == model]
@@ -165,7 +166,7 @@ def _overview(found):
     yield "|---" * (1 + len(LINKS)) + "|"
     for place, model in enumerate(MODELS):
         cells = [
-            ", ".join(sorted({row.dtype for row in found if _place(row)[:2] == at}))
+            ", ".join(sorted({row.dtype for row in found if _place(row) == at}))
             for at in ((place, link) for link in range(len(LINKS)))
         ]
         if any(cells):
@@ -203,4 +204,4 @@ def _page():
 
 def _place(row):
     link = LINKS.index(row.link.split(":")[0])
-    return MODELS.index(row.model), link, row.link, row.dtype
+    return MODELS.index(row.model), link

@@ -97,23 +97,26 @@ def test_loss_and_gradients_in_float64_equal_the_official_code(golden, published
     target = np.float64(nets.nhwc(np.abs(normal(505, (4, 16, 32, 32)))))
     weight = np.float64(expected["train_target_weight"][..., 0])
 
-    def loss(params):
-        given = {**variables, "params": params}
+    def loss(params, stats):
+        given = {"params": params, "batch_stats": stats}
         outputs, state = model.apply(given, image, train=True, mutable=["batch_stats"])
         each = official_loss(name, outputs, target, weight)
         total = jnp.mean(each) if name == "princeton_hg2" else jnp.sum(each)
         return total, (each, state["batch_stats"]["stem_bn"])
 
     with jax.enable_x64(True):
-        params = jax.tree.map(np.float64, variables["params"])
-        given = nets.quick_jit(jax.value_and_grad(loss, has_aux=True))(params)
+        params, stats = (
+            jax.tree.map(np.float64, variables[key])
+            for key in ("params", "batch_stats")
+        )
+        given = nets.quick_jit(jax.value_and_grad(loss, has_aux=True))(params, stats)
     (total, (each, stats)), grads = given
     check = functools.partial(equivalence.check, MODELS[name])
     check("loss", total, expected["train_loss"], 1e-9, "each")
     check("loss: each stack", each, expected["train_loss_per_stack"], 1e-9, "each")
     for moment in ("mean", "var"):
         theirs = expected[f"train_bn1_{moment}"]
-        check(f"forward: running {moment}, training", stats[moment], theirs, 1e-6)
+        check(f"forward: running {moment}, training", stats[moment], theirs, 1e-7)
     _, state_dict = golden_weights.load(golden / "hourglass", name)
     rows = PUBLISHED[name][1]
     norms = nets.gradient_norms(grads, state_dict, expected["train_grad_norms"], rows)
