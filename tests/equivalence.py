@@ -143,7 +143,7 @@ def write(path):
         if row.difference > kept.difference:
             worst[_stated(row)] = row
     first = {row.link: i for i, row in reversed(list(enumerate(rows)))}
-    found = sorted(worst.values(), key=lambda row: (*_place(row), first[row.link]))
+    found = sorted(worst.values(), key=lambda row: (*_place(row), first[row.link], row.dtype))
     lines = [_INTRODUCTION, *_overview(found)]
     for model in MODELS:
         of_model = [row for row in found if row.model == model]

@@ -171,3 +171,23 @@ def test_five_adam_steps_in_float64_equal_the_official_code(pose, trajectory):
     norms = {name: pair[1] for name, pair in norms.items()}
     norms = gradient_norms(trajectory.after_all, state_dict, norms, POSE_NAMES)
     check(link + "norms of parameters", *norms, 1e-6, "each")
+
+
+def test_gradients_with_frozen_batch_norms_equal_the_official_code(pose):
+    folder, variables = pose
+    _, state_dict = golden_weights.load(folder)
+    z = np.load(folder / "train_step.npz")
+    image, target = nhwc(z["image"]), nhwc(z["target"])
+    weight = np.square(z["target_weight"][..., 0])[:, None, None]
+    weight = np.broadcast_to(weight, target.shape)
+
+    def loss(params):
+        maps = Pose(17).apply({**variables, "params": params}, image, train=False)
+        return 0.5 * jnp.mean(losses.weighted_mse(maps, target, weight)[0])
+
+    value, grads = quick_jit(jax.value_and_grad(loss))(variables["params"])
+    wanted = json.loads((folder / "train_grad_l2.json").read_text())["bn_frozen"]
+    check("loss: batch norms frozen", value, wanted["loss_float64"], 2e-5, "each")
+    norms = {name: pair[1] for name, pair in wanted["l2"].items()}
+    norms = gradient_norms(grads, state_dict, norms, POSE_NAMES)
+    check("gradient norm: batch norms frozen", *norms, 2e-3, "each")
