@@ -17,7 +17,7 @@ SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Where comparisons with published code are to be written."""
-    parser.addoption("--equivalence", metavar="FILE.md")
+    parser.addoption("--equivalence", metavar="FILE.md", help="the page to be made")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,9 +42,12 @@ def pytest_collection_modifyitems(
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Writes the page if all is well."""
-    path = session.config.getoption("--equivalence")
-    if path and exitstatus == 0:
-        equivalence.write(path)
+    config = session.config
+    path = config.getoption("--equivalence")
+    if path and exitstatus == 0 and equivalence.rows:
+        named = config.args_source is pytest.Config.ArgsSource.ARGS
+        chosen = config.getoption("-k") or config.getoption("-m")
+        equivalence.write(path, whole=not (named or chosen))
 
 
 @pytest.fixture(scope="session")

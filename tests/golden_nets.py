@@ -16,7 +16,7 @@ quick_jit = functools.partial(
     jax.jit, compiler_options={"xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE"}
 )
 
-# float64 shows that nothing but rounding differs; most references are stored in float32.
+# float64 shows that nothing but rounding differs; the references are in float32.
 in_both_precisions = pytest.mark.parametrize(
     ("dtype", "tolerance"),
     [(np.float32, 1e-5), pytest.param(np.float64, 1e-7, marks=pytest.mark.slow)],

@@ -16,7 +16,6 @@ from golden_nets import (
     count,
     gradient_norms,
     inside,
-    lengths,
     nhwc,
     quick_jit,
     shapes_of,

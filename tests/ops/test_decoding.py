@@ -91,9 +91,7 @@ def test_joints_of_the_flip_test_equal_the_published_ones(golden, dtype):
         joints, score = JITTED["quarter"](nhwc(z["full_flip_shift"], dtype))
         matrix = crop_matrix(z["centre"], z["scale"], 192, dtype)
         got = decoding.to_source(joints, matrix, 4)
-    equivalence.check(
-        HRNET, "decode: joints in the image", got, z["full_preds"], 1e-6
-    )
+    equivalence.check(HRNET, "decode: joints in the image", got, z["full_preds"], 1e-6)
     equivalence.exact(
         HRNET, "decode: scores of joints", score, z["full_maxvals"][..., 0]
     )

@@ -10,7 +10,6 @@ import pytest
 
 from occjax.ops import losses
 
-
 check = functools.partial(equivalence.check, "PINet (every dataset)")
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
