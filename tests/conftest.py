@@ -23,6 +23,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Says whether this run makes the page."""
     equivalence.writing = config.getoption("--equivalence") is not None
+    if equivalence.writing and config.getoption("numprocesses", None):
+        raise pytest.UsageError("--equivalence: one process sees all, leave out -n")
 
 
 def pytest_collection_modifyitems(
@@ -33,7 +35,7 @@ def pytest_collection_modifyitems(
         return
     chosen, others = [], []
     for item in items:
-        compares = equivalence in vars(item.module).values()
+        compares = any(x is equivalence for x in vars(item.module).values())
         figures = {"golden", "photographs"} & set(item.fixturenames)
         (chosen if compares and figures else others).append(item)
     config.hook.pytest_deselected(items=others)

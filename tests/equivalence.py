@@ -48,7 +48,6 @@ MODELS = (
     "ResNet-50 (torchvision)",
     "ResNet-101 (torchvision)",
     "DEKR",
-    "Graph convolutions",
     "torch operations",
     "COCO evaluation",
     "PCK evaluation",
@@ -79,6 +78,8 @@ few updates. The losses before and after each step are those of a float64 run.
 A link that is missing for a model has no reference figures (nobody published them, or
 the model has no such link), or it is the link of the model that it is built from:
 PINet and SPM have the backbone of HRNet-W32, SimpleBaseline and CPN that of ResNet.
+Reference figures that nothing here is compared with yet: CPN's losses, the targets of
+both hourglass codes, training accuracies, AlphaPose's integral decoding.
 
 This page is made by
 

@@ -57,6 +57,22 @@ def test_offsets_lead_from_the_pixel_to_the_joints(published):
     check("decode: joints by offsets", joints[:, 0], wanted, 1e-6, "each")
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("aligned", [True, False])
+def test_bilinear_samples_equal_torchs_grid_sample(golden, aligned, dtype):
+    z = np.load(golden / "torch_ops" / "ops.npz")
+    x, grid = (z[key].astype(dtype) for key in ("in_x", "in_grid"))
+    size = np.asarray(x.shape[:1:-1], dtype)  # width, height
+    at = (grid + 1) / 2 * (size - 1) if aligned else ((grid + 1) * size - 1) / 2
+    with jax.enable_x64(dtype == np.float64):
+        got = bilinear(nhwc(x), jnp.asarray(at.reshape(2, -1, 2)))
+    name = f"grid_zeros_ac{int(aligned)}"
+    got = np.moveaxis(got, -1, 1).reshape(z[name].shape)
+    within = 2e-6 if dtype == np.float32 else 1e-12
+    link = f"forward: {name}"
+    equivalence.check("torch operations", link, got, z[name], within)
+
+
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_response_reads_what_enlarged_maps_hold_at_their_pixels(published, factor):
     enlarged = published[f"up_x{factor}"]
