@@ -4,13 +4,17 @@ runs = $(shell for p in $(1); do $$p -c "" 2>/dev/null && echo $$p && break; don
 PYTHON ?= $(call runs,python3.11 python3)
 BIN := .venv/bin
 
-.PHONY: train test lint newest beam clean
+.PHONY: train test equivalence lint newest beam clean
 
 train: .venv/runtime
 	$(BIN)/python -m occjax.train --config configs/pinet.py
 
 test: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+# The page of differences from published code: the tests that compare, and no others.
+equivalence: .venv/dev
+	$(BIN)/python -m pytest -n 2 --dist loadscope --equivalence docs/equivalence.md
 
 lint: .venv/dev
 	$(BIN)/ruff check .

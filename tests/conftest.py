@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
@@ -17,14 +18,52 @@ SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Where comparisons with published code are to be written."""
-    parser.addoption("--equivalence", metavar="FILE.md")
+    parser.addoption("--equivalence", metavar="FILE.md", help="the page to be made")
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Writes them, if there are any."""
-    path = session.config.getoption("--equivalence")
-    if path and equivalence.rows:
-        equivalence.write(path)
+def pytest_configure(config: pytest.Config) -> None:
+    """Says whether this run makes the page."""
+    equivalence.writing = config.getoption("--equivalence") is not None
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Function]
+) -> None:
+    """For the page, only tests with reference figures in files that compare."""
+    if not equivalence.writing:
+        return
+    chosen, others = [], []
+    for item in items:
+        compares = any(x is equivalence for x in vars(item.module).values())
+        figures = {"golden", "photographs"} & set(item.fixturenames)
+        (chosen if compares and figures else others).append(item)
+    config.hook.pytest_deselected(items=others)
+    items[:] = chosen
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Notes where in the collection the next comparisons stand."""
+    equivalence.position = item.session.items.index(item)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Takes over what a worker has compared."""
+    found = getattr(node, "workeroutput", {}).get("equivalence", ())
+    equivalence.rows += [equivalence.Row(*row) for row in found]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Writes the page if all is well; a worker hands over its share of it."""
+    config = session.config
+    path = config.getoption("--equivalence")
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["equivalence"] = [tuple(row) for row in equivalence.rows]
+    elif path and exitstatus == 0 and equivalence.rows:
+        named = config.args_source is pytest.Config.ArgsSource.ARGS
+        chosen = config.getoption("-k") or config.getoption("-m")
+        equivalence.write(path, whole=not (named or chosen))
 
 
 @pytest.fixture(scope="session")

@@ -33,8 +33,8 @@ def quarter_offset(maps: Array, first: int = 2) -> tuple[Array, Array]:
     Args:
         maps: [B, H, W, J].
         first: lowest column and row that is moved; the highest is the last but one. 2
-            in SimpleBaseline and HRNet (both test 1 < p < size - 1), 1 in AlphaPose and
-            pytorch-pose.
+            in SimpleBaseline, HRNet and AlphaPose (all test 1 < p < size - 1), 1 in
+            OPEC-Net's copy of an older AlphaPose and in pytorch-pose.
     """
     maps = _wide(maps)
     pixel, score = _peak(maps)

@@ -1,6 +1,8 @@
 import dataclasses
+import functools
 import json
 
+import equivalence
 import numpy as np
 import pytest
 import scenes
@@ -10,6 +12,7 @@ from occjax.data import augment, crop, people, records, warp
 from occjax.errors import UserError
 
 COCO = skeletons.COCO
+check = functools.partial(equivalence.check, "HRNet-W32, top-down")
 
 
 def view(size=(256, 192), max_persons=1, **settings) -> crop.TrainCrop:
@@ -31,24 +34,38 @@ def grid(seen=17) -> np.ndarray:
     return np.column_stack([joints, np.where(np.arange(17) < seen, 2, 0)])
 
 
+def check_window(center, side, official_center, official_scale):
+    """Windows have centres and widths; the official unit of a width is 200 pixels."""
+    check("warp: centres of windows", center, official_center, 1e-4, "absolute")
+    check("warp: widths of windows", side, 200 * official_scale, 1e-6, "each")
+
+
 def test_boxes_become_the_official_windows_and_matrices(golden):
     data = np.load(golden / "pose_hrnet_w32" / "affine.npz")
     for index, box in enumerate(data["boxes_f64"]):
         center, side = crop.box_window(box, (256, 192), (1.25, 1.25))
-        np.testing.assert_allclose(center, data["centre"][index], atol=1e-4)
-        np.testing.assert_allclose(side, 200 * data["scale"][index, 0], rtol=1e-6)
+        check_window(center, side, data["centre"][index], data["scale"][index, 0])
     corners = np.array([[0, 0], [191, 0], [0, 255], [191, 255]])
     for row in data["rows_f64"]:
         forward = warp.crop_matrix(row[:2], 200 * row[2], row[4], 192, 256)
         official = row[5:11].reshape(2, 3)
         back = warp.invert(warp.crop_matrix(row[:2], 200 * row[2], row[4], 48, 64))
         source = warp.apply(warp.invert(official), corners)
-        np.testing.assert_allclose(warp.apply(forward, source), corners, atol=1e-4)
-        np.testing.assert_allclose(
-            warp.apply(back, corners / 4),
-            warp.apply(row[11:].reshape(2, 3), corners / 4),
-            atol=1e-4,
-        )
+        found, link = warp.apply(forward, source), "warp: corners through matrices"
+        check(link, found, corners, 1e-4, "absolute")
+        found = warp.apply(back, corners / 4)
+        theirs = warp.apply(row[11:].reshape(2, 3), corners / 4)
+        check(link, found, theirs, 1e-4, "absolute")
+
+
+BASELINE = "SimpleBaseline (every depth)"
+
+
+def check_pixels(found, official, levels, model="HRNet-W32, top-down"):
+    """Their mean difference in grey levels."""
+    away = np.abs(found.astype(float) - official).mean()
+    link, note = "warp: mean of pixels", equivalence.OTHER_OPENCV
+    equivalence.check(model, link, away, 0, levels, "absolute", note)
 
 
 def test_matrices_are_those_of_simple_baseline(golden):
@@ -59,11 +76,11 @@ def test_matrices_are_those_of_simple_baseline(golden):
         found = warp.invert(matrix) if inverse else matrix
         points = np.array([[0, 0], [47, 0], [0, 63], [47, 63]], float)
         points = points if inverse else warp.apply(warp.invert(expected), points)
-        np.testing.assert_allclose(
-            warp.apply(found, points), warp.apply(expected, points), atol=1e-4
-        )
+        ours, theirs = warp.apply(found, points), warp.apply(expected, points)
+        link = "warp: corners through matrices"
+        equivalence.check(BASELINE, link, ours, theirs, 1e-4, "absolute")
     crop_of = warp.warp_image(data["image"], data["image_warp"].astype(float), 64, 48)
-    assert np.abs(crop_of.astype(int) - data["image_crop"]).mean() < 1
+    check_pixels(crop_of, data["image_crop"], 1, BASELINE)
 
 
 def test_crops_show_the_official_pixels_up_to_interpolation(golden):
@@ -74,7 +91,7 @@ def test_crops_show_the_official_pixels_up_to_interpolation(golden):
         center, side = crop.box_window(box, (128, 96), (1.25, 1.25))
         matrix = warp.crop_matrix(center, side, float(turn), 96, 128)
         found = warp.warp_image(data["image_uint8_hwc"], matrix, 128, 96)
-        assert np.abs(found.astype(int) - expected).mean() < 1
+        check_pixels(found, expected, 1)
 
 
 def test_boxes_are_cleaned_as_officially(golden):
@@ -98,8 +115,7 @@ def test_boxes_are_cleaned_as_officially(golden):
     assert len(found) == len(case["records"])
     for index, expected in enumerate(case["records"]):
         center, side = crop.box_window(found[index]["box"], (256, 192), (1.25, 1.25))
-        np.testing.assert_allclose(center, expected["center"], atol=1e-4)
-        np.testing.assert_allclose(side, 200 * expected["scale"][0], rtol=1e-6)
+        check_window(center, side, expected["center"], expected["scale"][0])
 
 
 @pytest.mark.parametrize("half", ["upper", "lower"])
@@ -110,9 +126,8 @@ def test_half_bodies_have_the_official_windows(golden, half, index):
     joints[:, 2] = data[f"vis{index}"][:, 0]
     found = crop.half_body(joints, COCO, half == "upper", (256, 192))
     assert found is not None
-    np.testing.assert_allclose(found[0], data[f"half_{half}_centre{index}"], atol=1e-4)
-    width = 200 * data[f"half_{half}_scale{index}"][0]
-    np.testing.assert_allclose(found[1], width, rtol=1e-6)
+    official = data[f"half_{half}_centre{index}"], data[f"half_{half}_scale{index}"][0]
+    check_window(*found, *official)
 
 
 @pytest.mark.parametrize("sample", ["s00", "s01", "s10", "s11", "s20", "s21"])
@@ -137,10 +152,12 @@ def test_official_samples_come_out_at_their_places(golden, sample):
     seen = data[f"{sample}_joints_vis"][:, 0] > 0
     np.testing.assert_array_equal(batch.labels.visibility[0] > 0, seen)
     expected = data[f"{sample}_joints_f64"][seen, :2]
-    np.testing.assert_allclose(batch.labels.joints[0, seen], expected, atol=1e-4)
+    found = batch.labels.joints[0, seen]
+    check("warp: joints of samples", found, expected, 1e-4, "absolute")
     if f"{sample}_crop_uint8" in data:
-        pixels = data[f"{sample}_crop_uint8"].astype(int)
-        assert np.abs(batch.inputs.image - pixels).mean() < 3
+        away = np.abs(batch.inputs.image - data[f"{sample}_crop_uint8"].astype(float))
+        note = equivalence.OTHER_OPENCV
+        check("warp: samples, mean of pixels", away.mean(), 0, 3, "absolute", note)
 
 
 def test_joints_of_a_random_crop_come_back_to_their_source():

@@ -27,6 +27,14 @@ FIELDS = {
     "spm_center": {"skeleton": COCO, "parts": "center", "refine": "none"},
 }
 
+# In the page of equal figures.
+TITLES = {
+    "pinet_ochuman": "PINet (OCHuman)",
+    "pinet_coco": "PINet (COCO)",
+    "pinet_crowdpose": "PINet (CrowdPose)",
+    "spm_center": "SPM",
+}
+
 
 def build(golden, name, dtype=np.float32, **fields):
     """The model of a folder of reference figures, and its variables."""

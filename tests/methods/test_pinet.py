@@ -2,6 +2,7 @@
 
 import functools
 
+import equivalence
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,10 +103,12 @@ def test_losses_over_windows_equal_the_published_dense_losses(golden, name):
     target = np.concatenate((z["heatmap"], z["detkpt_map"]))
     weight = np.concatenate((z["kpt_mask"], z["detkpt_mask"]))
     wanted = np.mean(weight * (pred[:20] - target) ** 2)
-    np.testing.assert_allclose(got["heatmap"], wanted, rtol=1e-5)
+    title = {"coco": "PINet (COCO)", "ochuman": "PINet (OCHuman)"}[name]
+    check = functools.partial(equivalence.check, title)
+    check("loss: of targets, heatmap", got["heatmap"], wanted, 1e-5, "each")
     dense = losses.weighted_smooth_l1(pred[20:], z["offset"], z["offset_weight"])
     wanted = reduce({"offset": dense})["offset"]
-    np.testing.assert_allclose(got["offset"], wanted, rtol=1e-5)
+    check("loss: of targets, offset", got["offset"], wanted, 1e-5, "each")
 
 
 def test_padding_persons_change_no_loss_and_no_proposal():

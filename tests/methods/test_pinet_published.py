@@ -2,6 +2,7 @@
 
 import functools
 
+import equivalence
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,12 @@ from occjax.ops.part_poses import Candidates, Maps, candidates
 NAMES = tuple(published.FIELDS)
 TO_SOURCE = ((0.78125, 0, -5), (0, 0.78125, 0))  # 192 x 128 view of a 140 x 100 image
 
+IN_BOTH = pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(np.float32, 2e-5), pytest.param(np.float64, 5e-6, marks=pytest.mark.slow)],
+    ids=["float32", "float64"],
+)
+
 
 def nhwc(x):
     return jnp.asarray(np.moveaxis(x, 1, -1))
@@ -25,9 +32,9 @@ def nchw(x):
     return np.moveaxis(np.asarray(x).reshape(*x.shape[:3], -1), -1, 1)
 
 
-def assert_near(got, wanted, tolerance=2e-5):
+def check(name, link, got, wanted, tolerance=2e-5):
     """Relative to the largest value, as the figures' tolerances are given."""
-    np.testing.assert_allclose(got, wanted, atol=tolerance * np.abs(wanted).max())
+    equivalence.check(published.TITLES[name], link, got, wanted, tolerance)
 
 
 def run(model, variables, inputs):
@@ -35,33 +42,37 @@ def run(model, variables, inputs):
         return model.apply(variables, inputs, train=False)
 
 
+@IN_BOTH
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "pinet_coco"])
-def test_heads_give_the_published_maps(golden, name):
-    model, variables = published.build(golden, name, flip_test=False)
-    z = np.load(golden / name / "eval_maps.npz")
-    image = published.image_from_normalised(z["image"])
-    maps = run(model, variables, published.inputs_of(image)).maps
-    assert_near(nchw(maps.heatmap), z["heatmap"])
-    assert_near(nchw(maps.parts), z["detkptmap"])
-    offset = nchw(maps.offset)
-    if "offset" in z:
-        assert_near(offset, z["offset"])
-    else:
-        assert_near(offset[:, ::4], z["offset_ch_every4"])
+def test_heads_give_the_published_maps(golden, name, dtype, tolerance):
+    with jax.enable_x64(dtype == np.float64):
+        model, variables = published.build(golden, name, dtype, flip_test=False)
+        z = np.load(golden / name / "eval_maps.npz")
+        image = published.image_from_normalised(z["image"], dtype)
+        maps = run(model, variables, published.inputs_of(image)).maps
+        heatmap, parts, offset = map(nchw, maps)
+    check(name, "forward: heatmaps", heatmap, z["heatmap"], tolerance)
+    check(name, "forward: part maps", parts, z["detkptmap"], tolerance)
+    stored, every = ("offset", 1) if "offset" in z else ("offset_ch_every4", 4)
+    check(name, "forward: offsets", offset[:, ::every], z[stored], tolerance)
 
 
+@IN_BOTH
 @pytest.mark.parametrize("name", NAMES)
-def test_flip_test_gives_the_published_poses(golden, name):
-    model, variables = published.build(golden, name)
+def test_flip_test_gives_the_published_poses(golden, name, dtype, tolerance):
     z = np.load(golden / name / "eval_forward.npz")
-    image = published.image_from_normalised(z["image"])
-    (found,) = run(model, variables, published.inputs_of(image)).candidates
-    assert_near(nchw(found.heatmap), z["heatmaps_avg"])
-    real = np.asarray(found.score[0]) > -np.inf
+    with jax.enable_x64(dtype == np.float64):
+        model, variables = published.build(golden, name, dtype)
+        image = published.image_from_normalised(z["image"], dtype)
+        (found,) = run(model, variables, published.inputs_of(image)).candidates
+        found = jax.tree.map(np.asarray, found)
+    wanted = z["heatmaps_avg"]
+    check(name, "forward: mean heatmaps", nchw(found.heatmap), wanted, tolerance)
+    real = found.score[0] > -np.inf
     by_part = real.reshape(-1, model.peaks).sum(axis=1)
     np.testing.assert_array_equal(by_part[by_part > 0], z["n_per_part"])
-    assert_near(found.score[0][real], z["scores"])
-    assert_near(found.joints[0][real], z["poses"])
+    check(name, "forward: scores", found.score[0][real], z["scores"], tolerance)
+    check(name, "forward: poses", found.joints[0][real], z["poses"], tolerance)
 
 
 def decode(model, found, size=(128, 192)):
@@ -71,24 +82,28 @@ def decode(model, found, size=(128, 192)):
     return jax.tree.map(lambda x: np.asarray(x)[0], poses)
 
 
-def assert_poses(got, poses, scores):
+def assert_poses(name, what, got, poses, scores):
     """Decoded Poses against [N, J, 3] and [N] in any order; the rest is padding."""
     order = np.argsort(-scores, kind="stable")
     count = len(scores)
     assert np.all(np.isneginf(got.score[count:]))
-    assert_near(got.score[:count], scores[order], 1e-5)
-    assert_near(got.joints[:count], poses[order][..., :2], 1e-5)
-    assert_near(got.joint_score[:count], poses[order][..., 2], 1e-5)
+    link = f"decode: {what}, "
+    check(name, link + "scores", got.score[:count], scores[order], 1e-5)
+    check(name, link + "joints", got.joints[:count], poses[order][..., :2], 1e-5)
+    joint_score = got.joint_score[:count]
+    check(name, link + "scores of joints", joint_score, poses[order][..., 2], 1e-5)
 
 
-def assert_decoded(model, found, z):
+def assert_decoded(name, model, found, z, source):
     """Each candidate alone, then the persons that they make, as published."""
-    alone = model.clone(nms=2.0, fuse=False)
-    assert_poses(decode(alone, found), z["image_poses"], z["adjusted_scores"])
-    assert_poses(decode(model, found), z["fused_poses"], z["fused_scores"])
+    poses, score, keep = z["image_poses"], z["adjusted_scores"], z["keep"]
+    alone = decode(model.clone(nms=2.0, fuse=False), found)
+    assert_poses(name, f"{source} to candidates", alone, poses, score)
+    fused = decode(model, found)
+    persons = f"{source} to persons"
+    assert_poses(name, persons, fused, z["fused_poses"], z["fused_scores"])
     heads = decode(model.clone(fuse=False), found)
-    keep = z["keep"]
-    assert_poses(heads, z["image_poses"][keep], z["adjusted_scores"][keep])
+    assert_poses(name, f"{persons}, not fused", heads, poses[keep], score[keep])
 
 
 def bare(name, **fields):
@@ -121,13 +136,15 @@ def test_maps_of_overlapping_people_become_the_published_persons(golden, name):
         )
 
     found = find(maps)
-    assert_near(nchw(found.heatmap), z["heatmaps_avg"], 1e-5)
+    heatmap = nchw(found.heatmap)
+    check(name, "decode: maps, mean of both", heatmap, z["heatmaps_avg"], 1e-5)
     real = np.asarray(found.score[0]) > -np.inf
     by_part = real.reshape(-1, 30).sum(axis=1)
     np.testing.assert_array_equal(by_part, z["n_per_part"])
-    assert_near(found.joints[0][real], z["poses"], 1e-5)
-    assert_near(found.score[0][real], z["scores"], 1e-5)
-    assert_decoded(model, [found], z)
+    joints, score = found.joints[0][real], found.score[0][real]
+    check(name, "decode: maps to poses, joints", joints, z["poses"], 1e-5)
+    check(name, "decode: maps to poses, scores", score, z["scores"], 1e-5)
+    assert_decoded(name, model, [found], z, "maps")
 
 
 @pytest.mark.parametrize("name", ["pinet_ochuman", "pinet_crowdpose"])
@@ -141,22 +158,24 @@ def test_three_scales_become_the_published_persons(golden, name):
         )
         for scale in ("1.0", "2.0", "0.5")
     ]
-    assert_decoded(bare(name), found, z)
+    assert_decoded(name, bare(name), found, z, "three scales")
 
 
 def test_one_scale_from_image_to_persons_is_the_published_one(golden):
-    model, variables = published.build(golden, "pinet_ochuman")
-    z = np.load(golden / "pinet_ochuman" / "end2end_single.npz")
+    name = "pinet_ochuman"
+    model, variables = published.build(golden, name)
+    z = np.load(golden / name / "end2end_single.npz")
     inputs = published.inputs_of(z["resized_uint8_hwc"][None], TO_SOURCE)
     outputs = run(model, variables, inputs)
-    assert_decoded(model, outputs.candidates, z)
+    assert_decoded(name, model, outputs.candidates, z, "image")
 
 
 @pytest.mark.slow
 def test_three_scales_from_image_to_persons_are_the_published_ones(golden):
     cv2 = pytest.importorskip("cv2")
-    model, variables = published.build(golden, "pinet_ochuman")
-    z = np.load(golden / "pinet_ochuman" / "end2end_multi.npz")
+    name = "pinet_ochuman"
+    model, variables = published.build(golden, name)
+    z = np.load(golden / name / "end2end_multi.npz")
 
     def resized(scale):
         matrix = scale * np.asarray([[1.28, 0, 6.4], [0, 1.28, 0]])
@@ -172,6 +191,8 @@ def test_three_scales_from_image_to_persons_are_the_published_ones(golden):
     outputs = run(model, variables, inputs)
     for found, scale in zip(outputs.candidates, ("1.0", "2.0", "0.5"), strict=True):
         real = np.asarray(found.score[0]) > -np.inf
-        assert_near(found.score[0][real], z[f"candidate_scores_s{scale}"])
-        assert_near(found.joints[0][real], z[f"poses_s{scale}"])
-    assert_decoded(model, outputs.candidates, z)
+        theirs = z[f"candidate_scores_s{scale}"]
+        link = f"forward: image at scale {scale} to "
+        check(name, link + "scores", found.score[0][real], theirs)
+        check(name, link + "poses", found.joints[0][real], z[f"poses_s{scale}"])
+    assert_decoded(name, model, outputs.candidates, z, "image at three scales")

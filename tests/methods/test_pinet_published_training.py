@@ -1,8 +1,10 @@
 """PINet's training step with the reference weights against the published code's."""
 
+import functools
 import json
 from typing import Any, NamedTuple
 
+import equivalence
 import golden_weights
 import jax
 import jax.numpy as jnp
@@ -18,9 +20,12 @@ from occjax.ops import losses
 pytestmark = pytest.mark.slow
 FACTORS = {"heatmap": 1.0, "offset": 0.03, "refine": 0.03}
 TRAINED = ("pinet_ochuman", "pinet_crowdpose", "spm_center")
-# In the last update of pinet_ochuman rounding decides the side of a kink, such as a
-# ReLU's: the start disturbed by 1e-14 moves this row by 7e-5.
 LAST_ROW = {"pinet_ochuman": 1e-4}
+WHY_LAST = (
+    "rounding decides the side of a kink, such as a ReLU's, in this update: the start "
+    "disturbed by 1e-14 moves this row by 7e-5"
+)
+IN_FLOAT32 = "the reference computed it in float32"
 
 
 class Training:
@@ -28,6 +33,7 @@ class Training:
 
     def __init__(self, golden, name, dtype):
         self.folder, self.dtype = golden / name, dtype
+        self.check = functools.partial(equivalence.check, published.TITLES[name])
         self.model, self.variables = published.build(golden, name, dtype)
         self.names = published.torch_names(golden, name, self.variables)
         self.z = z = np.load(self.folder / "train_step.npz")
@@ -133,33 +139,39 @@ def trajectory(golden, request):
     jax.clear_caches()  # each takes gigabytes
 
 
-def assert_lengths(got, wanted, rtol):
-    """L2 norms by torch name; those that are exactly zero in theory are skipped."""
-    for name, value in wanted.items():
-        if value > 1e-15:
-            np.testing.assert_allclose(got[name], value, rtol=rtol, err_msg=name)
+def both(got, wanted, dtype=np.float64):
+    """L2 norms by torch name as two arrays; those of 0 in theory are skipped."""
+    names = [name for name, value in wanted.items() if value > 1e-15]
+    ours, theirs = ([norms[name] for name in names] for norms in (got, wanted))
+    return np.asarray(ours, dtype), theirs
 
 
 def test_losses_follow_the_published_adam_steps(trajectory):
-    training, rows = trajectory.training, trajectory.rows
+    training, rows = trajectory.training, np.float64(trajectory.rows)
+    check = training.check
     wanted = json.loads((training.folder / "trajectory.json").read_text())
-    rtol = [1e-6] * 5 + [LAST_ROW.get(training.folder.name, 1e-6)]
-    for row, reference, within in zip(rows, wanted["float64"], rtol, strict=True):
-        np.testing.assert_allclose(row, reference[: len(row)], rtol=within)
-    last = lengths(training.by_name(trajectory.after_all))
+    theirs = np.asarray(wanted["float64"])[:, : rows.shape[1]]
+    check("loss", rows[0], theirs[0], 1e-6, "each")
+    link = "five optimiser steps: losses"
+    check(link, rows[1:5], theirs[1:5], 1e-6, "each")
+    last = LAST_ROW.get(training.folder.name)
+    within, note = (last, WHY_LAST) if last else (1e-6, "")
+    check(f"{link} after the last", rows[5], theirs[5], within, "each", note)
     lengths_of = wanted["param_l2_after_last_update"]["l2"]
     # where the gradient is zero Adam follows rounding noise, without effect
     manifest, _ = golden_weights.load(training.folder)
     idle = manifest["zero_gradient_params_in_train_mode"]
     steered = {n: pair[1] for n, pair in lengths_of.items() if n not in idle}
-    assert_lengths(last, steered, 1e-6)
+    norms = both(lengths(training.by_name(trajectory.after_all)), steered)
+    check("five optimiser steps: norms of parameters", *norms, 1e-6, "each")
 
 
 def test_first_gradient_is_the_published_one(trajectory):
-    training = trajectory.training
+    training, check = trajectory.training, trajectory.training.check
     grad = training.by_name(trajectory.grad)
     wanted = json.loads((training.folder / "train_grad_l2.json").read_text())["l2"]
-    assert_lengths(lengths(grad), {n: pair[1] for n, pair in wanted.items()}, 1e-6)
+    norms = both(lengths(grad), {n: pair[1] for n, pair in wanted.items()})
+    check("gradient norm", *norms, 1e-6, "each")
     after = training.by_name(trajectory.after_one)
     for key in training.z:
         kind, _, parameter = key.partition(":")
@@ -171,30 +183,35 @@ def test_first_gradient_is_the_published_one(trajectory):
         reference = training.z[key]
         # gradients were stored by a float32 run, 4 % off in the first layers; the norms
         # above and the stored parameters are those of a float64 run
-        rtol = 6e-2 if kind == "grad" else 1e-6
-        np.testing.assert_allclose(got, reference, atol=rtol * np.abs(reference).max())
+        if kind == "grad":
+            link = "gradient norm: some gradients whole"
+            check(link, got, reference, 6e-2, note=IN_FLOAT32)
+        else:
+            link = "five optimiser steps: some parameters after the first"
+            check(link, got, reference, 1e-6)
 
 
 def test_training_outputs_and_statistics_are_the_published_ones(trajectory):
     training, outputs = trajectory.training, trajectory.outputs
     z, maps = training.z, outputs.maps
     offset = maps.offset.reshape(*maps.parts.shape[:3], -1)[..., ::8]
-    pairs = [
-        (np.moveaxis(maps.heatmap, -1, 1), z["pred_heatmap"]),
-        (np.moveaxis(maps.parts, -1, 1), z["pred_detkpt"]),
-        (np.moveaxis(offset, -1, 1), z["pred_offset_ch_every8"]),
-    ]
+    pairs = {
+        "heatmaps": (np.moveaxis(maps.heatmap, -1, 1), z["pred_heatmap"]),
+        "part maps": (np.moveaxis(maps.parts, -1, 1), z["pred_detkpt"]),
+        "offsets": (np.moveaxis(offset, -1, 1), z["pred_offset_ch_every8"]),
+    }
     if outputs.refined is not None:
         wanted = z["refine_offsets"]
-        pairs.append((outputs.refined.reshape(wanted.shape), wanted))
+        pairs["refined offsets"] = outputs.refined.reshape(wanted.shape), wanted
     manifest, _ = golden_weights.load(training.folder)
     by_name = training.by_name(trajectory.stats, "batch_stats")
     for kind in ("mean", "var"):
         names = [f"{norm}.running_{kind}" for norm in manifest["bn_order"]]
         got = np.concatenate([by_name[n] for n in names])[::4]
-        pairs.append((got, z[f"running_{kind}_after_step_every4"]))
-    for got, wanted in pairs:
-        np.testing.assert_allclose(got, wanted, atol=3e-4 * np.abs(wanted).max())
+        pairs[f"running {kind}"] = got, z[f"running_{kind}_after_step_every4"]
+    for name, (got, wanted) in pairs.items():
+        link = f"forward: {name}, training"
+        training.check(link, got, wanted, 3e-4, note=IN_FLOAT32)
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -207,7 +224,9 @@ def test_gradient_with_frozen_batch_norm_is_the_published_one(golden, name):
         )
     wanted = json.loads((training.folder / "train_grad_l2.json").read_text())
     wanted = wanted["bn_frozen"]
-    row = [float(total), *map(float, terms.values())]
-    np.testing.assert_allclose(row, wanted["loss_float64"][: len(row)], rtol=2e-5)
+    row = np.asarray([total, *terms.values()])
+    theirs = wanted["loss_float64"][: len(row)]
+    training.check("loss: batch norms frozen", row, theirs, 2e-5, "each")
     got = lengths(training.by_name(grad))
-    assert_lengths(got, {n: pair[1] for n, pair in wanted["l2"].items()}, 2e-3)
+    norms = both(got, {n: pair[1] for n, pair in wanted["l2"].items()}, np.float32)
+    training.check("gradient norm: batch norms frozen", *norms, 2e-3, "each")

@@ -2,6 +2,7 @@
 
 import functools
 
+import equivalence
 import golden_weights
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from occjax.skeletons import COCO
 from occjax.types import Inputs
 
 FOLDER = "pose_hrnet_w32"
+check = functools.partial(equivalence.check, "HRNet-W32, top-down")
 HRNET = {"backbone": {"name": "hrnet", "width": 32, "concat": False}}
 RESNET = {
     "backbone": {"name": "resnet", "depth": 50},
@@ -62,11 +64,8 @@ def test_simple_baseline_gives_the_published_heatmaps(golden):
     model, variables = built(golden, "simple_baseline", "pose_resnet50")
     image = image_from_normalised(z["input"])
     run = jax.jit(lambda v, x: model.apply(v, inputs_of(x), train=False).maps)
-    assert_near(np.moveaxis(run(variables, image), -1, 1), z["heatmaps"])
-
-
-def assert_near(got, wanted, tolerance=2e-5):
-    np.testing.assert_allclose(got, wanted, atol=tolerance * np.abs(wanted).max())
+    got, link = np.moveaxis(run(variables, image), -1, 1), "forward: method, heatmaps"
+    equivalence.check("SimpleBaseline ResNet-50", link, got, z["heatmaps"], 2e-5)
 
 
 @pytest.mark.parametrize(
@@ -77,8 +76,10 @@ def test_heatmaps_are_the_published_ones_with_and_without_the_mirrored_crop(
 ):
     z = np.load(golden / FOLDER / "eval_heatmaps.npz")
     image = image_from_normalised(z[f"{size}_image"])
-    assert_near(maps_of(golden, image, flip_test=False), z[f"{size}_heatmap"])
-    assert_near(maps_of(golden, image), z[f"{size}_flip_shift"])
+    link = f"forward: method, {size}"
+    plain, both = maps_of(golden, image, flip_test=False), maps_of(golden, image)
+    check(f"{link} heatmaps", plain, z[f"{size}_heatmap"], 2e-5)
+    check(f"{link} flip test", both, z[f"{size}_flip_shift"], 2e-5)
 
 
 def test_poses_of_the_published_heatmaps_are_the_published_ones(golden):
@@ -90,26 +91,53 @@ def test_poses_of_the_published_heatmaps_are_the_published_ones(golden):
     inputs = inputs_of(jnp.zeros((1, 256, 192, 3)), matrix)
     inputs = inputs._replace(box_score=jnp.asarray([0.5], jnp.float32))
     poses = top_down.decode(model, top_down.Outputs(maps), inputs)
-    np.testing.assert_allclose(poses.joints[:, 0], z["full_preds"], rtol=1e-5)
+    link = "decode: method, "
+    check(link + "joints", poses.joints[:, 0], z["full_preds"], 1e-5, "each")
     score = z["full_maxvals"][..., 0]
-    np.testing.assert_allclose(poses.joint_score[:, 0], score, rtol=1e-6)
+    check(link + "scores of joints", poses.joint_score[:, 0], score, 1e-6, "each")
     confident = score[score > model.confident].mean()
     np.testing.assert_allclose(poses.score[0, 0], confident / 2, rtol=1e-6)
 
 
-def test_half_the_reduced_loss_is_the_published_loss(golden):
-    z = np.load(golden / FOLDER / "losses.npz")
-    pred, target = (jnp.asarray(np.moveaxis(z[k], 1, -1)) for k in ("pred", "target"))
-    weight = jnp.broadcast_to(z["target_weight"][:, None, None, :, 0], target.shape)
+def half_the_loss(pred, target, weight):
+    weight = jnp.broadcast_to(weight[:, None, None, :, 0], target.shape)
     weight = jnp.square(weight)  # the code weighs the maps; ours are 0 or 1
 
     def loss(pred):
         values, weights = losses.weighted_mse(pred, target, weight)
         return 0.5 * jnp.sum(values * weights) / jnp.sum(weights)
 
-    value, grad = jax.value_and_grad(loss)(pred)
-    np.testing.assert_allclose(value, z["mse_loss"], rtol=2e-5)
-    assert_near(np.moveaxis(grad, -1, 1), z["mse_grad"])
+    return jax.value_and_grad(loss)(pred)
+
+
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+@DTYPES
+def test_half_the_reduced_loss_is_the_published_loss(golden, dtype):
+    z = np.load(golden / FOLDER / "losses.npz")
+    keys = ("pred", "target")
+    pred, target = (np.moveaxis(z[k], 1, -1).astype(dtype) for k in keys)
+    with jax.enable_x64(dtype == np.float64):
+        value, grad = half_the_loss(pred, target, z["target_weight"].astype(dtype))
+    check("loss: reduced", value, z["mse_loss"], 2e-5, "each")
+    check("loss: its gradient", np.moveaxis(grad, -1, 1), z["mse_grad"], 2e-5)
+
+
+@DTYPES
+def test_half_the_reduced_loss_is_that_of_simple_baseline(golden, dtype):
+    z = np.load(golden / "simple_baseline" / "decode.npz")
+    of_model = functools.partial(equivalence.check, "SimpleBaseline (every depth)")
+    keys = ("heatmaps", "heatmaps_b")
+    pred, target = (np.moveaxis(z[k], 1, -1).astype(dtype) for k in keys)
+    weight = z["target_weight"].astype(dtype)
+    with jax.enable_x64(dtype == np.float64):
+        value, grad = half_the_loss(pred, target, weight)
+        plain, _ = half_the_loss(pred, target, np.ones_like(weight))
+    of_model("loss", value, z["mse_weighted"], 1e-6, "each")
+    of_model("loss: without weights", plain, z["mse_unweighted"], 1e-6, "each")
+    norm = z["grad_norm_mse_weighted"]
+    of_model("gradient norm: at the heatmaps", np.linalg.norm(grad), norm, 1e-6, "each")
 
 
 def test_every_published_weight_has_its_place(golden):

@@ -2,6 +2,7 @@
 
 import functools
 
+import equivalence
 import golden_nets as nets
 import golden_weights
 import jax
@@ -20,26 +21,25 @@ def published(golden):
     return nets.reference(golden / "cpn", "cpn50", cpn.CPN(17), cpn.TORCH_NAMES)
 
 
-def test_every_stage_level_and_heatmap_equals_the_official_code(published):
+@nets.in_both_precisions
+def test_every_stage_level_and_heatmap_equals_the_official_code(
+    published, dtype, tolerance
+):
     expected, variables = published
-    image = nets.nhwc(expected["input"])
-    apply = functools.partial(
-        cpn.CPN(17).apply, train=False, capture_intermediates=True
-    )
-    maps, state = nets.quick_jit(apply)(variables, image)
-    inside = state["intermediates"]
-    levels, _ = inside["global_net"]["__call__"][0]
-    nets.assert_maps(levels, [expected[f"P{i}"] for i in (5, 4, 3, 2)], 1e-5)
-    coarse = [expected[f"global_out{i}"] for i in range(4)]
-    nets.assert_maps(maps.coarse, coarse, 1e-5)
-    nets.assert_maps([maps.refined], [expected["refine_out"]], 1e-5)
-
-
-@pytest.mark.slow
-def test_heatmaps_in_float64_equal_the_official_code_to_its_rounding(published):
-    expected, variables = published
-    maps = nets.in_float64(cpn.CPN(17), variables, nets.nhwc(expected["input"]))
-    nets.assert_maps([maps.refined], [expected["refine_out"]], 1e-7)
+    image, methods = nets.nhwc(expected["input"]), ("__call__", "stages")
+    maps, seen = nets.inside(cpn.CPN(17), variables, image, dtype, methods)
+    stages = seen["trunk"]["stages"][0]
+    levels, _ = seen["global_net"]["__call__"][0]
+    parts = {
+        **{f"C{i}": stage for i, stage in enumerate(stages, start=2)},
+        **{f"P{5 - i}": level for i, level in enumerate(levels)},
+        **{f"global_out{i}": coarse for i, coarse in enumerate(maps.coarse)},
+        "refine_out": maps.refined,
+    }
+    assert len(parts) == 13
+    for part, ours in parts.items():
+        theirs = nets.nhwc(expected[part])
+        equivalence.check("CPN", f"forward: {part}", ours, theirs, tolerance)
 
 
 def test_table_fills_each_variable_and_lists_a_name_it_does_not_know(golden):

@@ -2,6 +2,7 @@
 
 import functools
 
+import equivalence
 import golden_nets as nets
 import golden_weights
 import jax
@@ -12,8 +13,8 @@ import pytest
 from occjax.nn import fastpose
 
 PUBLISHED = {
-    "fastpose50": (fastpose.FastPose(17), "heatmaps"),
-    "fastpose101_se": (fastpose.FastPose(33, depth=101), "heatmaps33"),
+    "fastpose50": (fastpose.FastPose(17), "FastPose ResNet-50"),
+    "fastpose101_se": (fastpose.FastPose(33, depth=101), "FastPose SE-ResNet-101"),
 }
 
 
@@ -22,26 +23,25 @@ PUBLISHED = {
     params=["fastpose50", pytest.param("fastpose101_se", marks=pytest.mark.slow)],
 )
 def published(golden, request):
-    """Model, reference figures, converted variables and the heatmaps' name."""
-    model, heatmaps = PUBLISHED[request.param]
+    """Name, model, reference figures and converted variables."""
+    model, name = PUBLISHED[request.param]
     figures, variables = nets.reference(
         golden / "fastpose", request.param, model, fastpose.TORCH_NAMES
     )
-    return model, figures, variables, heatmaps
+    return name, model, figures, variables
 
 
-def test_heatmaps_and_decoder_maps_equal_the_official_code(published):
-    model, expected, variables, heatmaps = published
-    outputs = nets.evaluate(model, variables, nets.nhwc(expected["input"]))
-    nets.assert_maps(outputs.maps, [expected[f"F{i}"] for i in (1, 2, 3)], 1e-5)
-    nets.assert_maps([outputs.heatmaps], [expected[heatmaps]], 1e-5)
-
-
-@pytest.mark.slow
-def test_heatmaps_in_float64_equal_the_official_code_to_its_rounding(published):
-    model, expected, variables, heatmaps = published
-    outputs = nets.in_float64(model, variables, nets.nhwc(expected["input"]))
-    nets.assert_maps([outputs.heatmaps], [expected[heatmaps]], 1e-7)
+@nets.in_both_precisions
+def test_every_stage_equals_the_official_code(published, dtype, tolerance):
+    name, model, expected, variables = published
+    image = nets.nhwc(expected["input"])
+    outputs, seen = nets.inside(model, variables, image, dtype)
+    parts = {"C5": seen["trunk"]["__call__"][0]}
+    parts |= {f"F{i}": maps for i, maps in enumerate(outputs.maps, start=1)}
+    heatmaps = "heatmaps33" if model.joints == 33 else "heatmaps"
+    for part, ours in (parts | {heatmaps: outputs.heatmaps}).items():
+        theirs = nets.nhwc(expected[part])
+        equivalence.check(name, f"forward: {part}", ours, theirs, tolerance)
 
 
 def test_parameters_are_as_many_as_published_and_each_has_one_name(golden):

@@ -2,6 +2,7 @@
 
 import functools
 
+import equivalence
 import golden_nets as nets
 import golden_weights
 import jax
@@ -11,6 +12,7 @@ import pytest
 
 from occjax.errors import UserError
 from occjax.nn import hourglass
+from occjax.ops import losses
 from occjax.runtime import weights
 
 PUBLISHED = {
@@ -19,6 +21,12 @@ PUBLISHED = {
         hourglass.Hourglass(16, stem=(128, 128, 256)),
         hourglass.PRINCETON_NAMES,
     ),
+}
+
+
+MODELS = {
+    "bearpaw_hg2": "Hourglass (pytorch-pose)",
+    "princeton_hg2": "Hourglass (princeton-vl)",
 }
 
 
@@ -37,36 +45,48 @@ def published(golden, request):
     return request.param, model, figures, variables
 
 
-def test_features_and_heatmaps_of_both_stacks_equal_the_official_code(published):
-    _, model, expected, variables = published
-    first, last = nets.evaluate(model, variables, nets.nhwc(expected["input"]))
-    nets.assert_maps(
-        [last.features, first.heatmaps, last.heatmaps],
-        [expected[name] for name in ("feature2", "heatmaps1", "heatmaps2")],
-        1e-5,
-    )
+@nets.in_both_precisions
+def test_every_stage_equals_the_official_code(published, dtype, tolerance):
+    name, model, expected, variables = published
+    image = nets.nhwc(expected["input"])
+    methods = ("__call__", "_hourglass")
+    (first, last), seen = nets.inside(model, variables, image, dtype, methods)
+    levels = seen["_hourglass"]  # innermost first, one stack after the other
+    stages = {
+        "stem": seen["stem2"]["__call__"][0],
+        "hg1": levels[3],
+        "hg2": levels[7],
+        "feature2": last.features,
+        "heatmaps1": first.heatmaps,
+        "heatmaps2": last.heatmaps,
+    }
+    for stage, ours in stages.items():
+        theirs = nets.nhwc(expected[stage])
+        equivalence.check(MODELS[name], f"forward: {stage}", ours, theirs, tolerance)
+
+
+def test_heatmaps_of_a_larger_image_equal_the_official_code(published):
+    name, model, expected, variables = published
     larger = normal(502, (2, 3, 128, 128))
     outputs = nets.evaluate(model, variables, nets.nhwc(larger))
-    maps = [expected["heatmaps1_b"], expected["heatmaps2_b"]]
-    nets.assert_maps([output.heatmaps for output in outputs], maps, 1e-5)
-
-
-@pytest.mark.slow
-def test_heatmaps_in_float64_equal_the_official_code_to_its_rounding(published):
-    _, model, expected, variables = published
-    image = nets.nhwc(expected["input"])
-    outputs = nets.in_float64(model, variables, image)
-    maps = [expected["heatmaps1"], expected["heatmaps2"]]
-    nets.assert_maps([output.heatmaps for output in outputs], maps, 1e-7)
+    for i, output in enumerate(outputs, start=1):
+        theirs = nets.nhwc(expected[f"heatmaps{i}_b"])
+        link = f"forward: heatmaps{i}"
+        equivalence.check(MODELS[name], link, output.heatmaps, theirs, 1e-5)
 
 
 def official_loss(name, outputs, target, weight):
     """Of the network's own code: one number per stack."""
-    errors = [jnp.square(output.heatmaps - target) for output in outputs]
-    if name == "princeton_hg2":
-        return jnp.stack([jnp.mean(error) for error in errors])
-    weight = jnp.square(weight)[:, None, None]  # it multiplies both maps
-    return jnp.stack([0.5 * jnp.mean(error * weight) for error in errors])
+    half = 1.0
+    if name == "bearpaw_hg2":  # it halves, and multiplies both maps by the weight
+        half, weight = 0.5, jnp.square(weight)
+    else:
+        weight = jnp.ones_like(weight)
+    weight = jnp.broadcast_to(weight[:, None, None], target.shape)
+    values = [
+        losses.weighted_mse(output.heatmaps, target, weight)[0] for output in outputs
+    ]
+    return jnp.stack([half * jnp.mean(x) for x in values])
 
 
 @pytest.mark.slow
@@ -77,33 +97,41 @@ def test_loss_and_gradients_in_float64_equal_the_official_code(golden, published
     target = np.float64(nets.nhwc(np.abs(normal(505, (4, 16, 32, 32)))))
     weight = np.float64(expected["train_target_weight"][..., 0])
 
-    def loss(params):
-        given = {**variables, "params": params}
+    def loss(params, stats):
+        given = {"params": params, "batch_stats": stats}
         outputs, state = model.apply(given, image, train=True, mutable=["batch_stats"])
         each = official_loss(name, outputs, target, weight)
         total = jnp.mean(each) if name == "princeton_hg2" else jnp.sum(each)
         return total, (each, state["batch_stats"]["stem_bn"])
 
     with jax.enable_x64(True):
-        params = jax.tree.map(np.float64, variables["params"])
-        given = nets.quick_jit(jax.value_and_grad(loss, has_aux=True))(params)
+        params, stats = (
+            jax.tree.map(np.float64, variables[key])
+            for key in ("params", "batch_stats")
+        )
+        given = nets.quick_jit(jax.value_and_grad(loss, has_aux=True))(params, stats)
     (total, (each, stats)), grads = given
-    np.testing.assert_allclose(total, expected["train_loss"], rtol=1e-9)
-    np.testing.assert_allclose(each, expected["train_loss_per_stack"], rtol=1e-9)
-    nets.assert_close_to_largest(stats["mean"], expected["train_bn1_mean"], 1e-6)
-    nets.assert_close_to_largest(stats["var"], expected["train_bn1_var"], 1e-6)
+    check = functools.partial(equivalence.check, MODELS[name])
+    check("loss", total, expected["train_loss"], 1e-9, "each")
+    check("loss: each stack", each, expected["train_loss_per_stack"], 1e-9, "each")
+    for moment in ("mean", "var"):
+        theirs = expected[f"train_bn1_{moment}"]
+        check(f"forward: running {moment}, training", stats[moment], theirs, 1e-7)
     _, state_dict = golden_weights.load(golden / "hourglass", name)
     rows = PUBLISHED[name][1]
-    nets.assert_gradient_norms(grads, state_dict, expected["train_grad_norms"], rows)
+    norms = nets.gradient_norms(grads, state_dict, expected["train_grad_norms"], rows)
+    check("gradient norm", *norms, 1e-6, "each")
 
 
 def test_training_pass_stores_the_official_statistics(published):
-    _, model, expected, variables = published
+    name, model, expected, variables = published
     image = nets.nhwc(normal(504, (4, 3, 128, 128)))
     _, state = nets.train(model, variables, image)
-    stem = state["batch_stats"]["stem_bn"]
-    nets.assert_close_to_largest(stem["mean"], expected["train_bn1_mean"], 1e-5)
-    nets.assert_close_to_largest(stem["var"], expected["train_bn1_var"], 1e-5)
+    for moment in ("mean", "var"):
+        ours = state["batch_stats"]["stem_bn"][moment]
+        theirs = expected[f"train_bn1_{moment}"]
+        link = f"forward: running {moment}, training"
+        equivalence.check(MODELS[name], link, ours, theirs, 1e-5)
 
 
 def test_two_and_eight_stacks_have_the_published_number_of_parameters():

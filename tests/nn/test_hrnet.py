@@ -1,17 +1,14 @@
 import functools
-import json
 
+import equivalence
 import golden_weights
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 from golden_nets import (
-    assert_close_to_largest,
-    assert_gradient_norms,
-    count,
     evaluate,
+    inside,
     nhwc,
     quick_jit,
     random_variables,
@@ -20,12 +17,12 @@ from golden_nets import (
 )
 
 from occjax.errors import UserError
-from occjax.nn import heads, hrnet
-from occjax.nn.torch_names import prefixed
+from occjax.nn import hrnet
 from occjax.runtime import weights
 
 TINY = {"width": 4, "modules": (1, 2, 1), "blocks": 1, "stem": 8, "bottlenecks": 1}
 STAGES = {"stage2": "stage2_0", "stage3": "stage3_3", "stage4": "stage4_2"}
+check = functools.partial(equivalence.check, "HRNet-W32 backbone")
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +34,6 @@ def reference(golden):
     return folder, manifest, weights.convert(state_dict, hrnet.TORCH_NAMES, shapes)
 
 
-@pytest.fixture(scope="module")
-def evaluated(reference):
-    """Features and all module outputs of the official weights in evaluation mode."""
-    folder, _, variables = reference
-    image = nhwc(np.load(folder / "eval_stages.npz")["input"])
-    apply = functools.partial(
-        hrnet.Backbone().apply, train=False, capture_intermediates=True
-    )
-    features, state = quick_jit(apply)(variables, image)
-    return features, state["intermediates"]
-
-
 def test_w32_has_the_official_number_of_parameters_and_batch_norms():
     shapes = shapes_of(hrnet.Backbone())
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == 29_305_536
@@ -56,21 +41,27 @@ def test_w32_has_the_official_number_of_parameters_and_batch_norms():
     assert len(jax.tree.leaves(shapes["batch_stats"])) == 2 * 305
 
 
-def test_features_equal_the_official_code(reference, evaluated):
-    expected = nhwc(np.load(reference[0] / "eval_features.npz")["features"])
-    assert_close_to_largest(evaluated[0], expected, 2e-5)
-
-
-def test_every_stage_equals_the_official_code(reference, evaluated):
-    expected = np.load(reference[0] / "eval_stages.npz")
-    intermediates = evaluated[1]
-    stem = intermediates["stem2"]["__call__"][0]
-    layer1 = intermediates["layer1_3"]["__call__"][0]
-    assert_close_to_largest(stem, nhwc(expected["stem"]), 2e-5)
-    assert_close_to_largest(layer1[..., ::4], nhwc(expected["layer1_ch_every4"]), 2e-5)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(np.float32, 2e-5), pytest.param(np.float64, 5e-6, marks=pytest.mark.slow)],
+)
+def test_every_stage_equals_the_official_code(reference, dtype, tolerance):
+    folder, _, variables = reference
+    expected = np.load(folder / "eval_stages.npz")
+    image = nhwc(expected["input"])
+    features, seen = inside(hrnet.Backbone(), variables, image, dtype)
+    parts = {
+        "stem": seen["stem2"]["__call__"][0],
+        "layer1_ch_every4": seen["layer1_3"]["__call__"][0][..., ::4],
+    }
     for stage, name in STAGES.items():
-        for b, branch in enumerate(intermediates[name]["__call__"][0]):
-            assert_close_to_largest(branch, nhwc(expected[f"{stage}_{b}"]), 2e-5)
+        for b, branch in enumerate(seen[name]["__call__"][0]):
+            parts[f"{stage}_{b}"] = branch
+    for part, ours in parts.items():
+        theirs = nhwc(expected[part])
+        check(f"forward: {part.removesuffix('_ch_every4')}", ours, theirs, tolerance)
+    expected = nhwc(np.load(folder / "eval_features.npz")["features"])
+    check("forward: features", features, expected, tolerance)
 
 
 def test_running_statistics_after_one_training_pass_equal_the_official_code(reference):
@@ -78,9 +69,8 @@ def test_running_statistics_after_one_training_pass_equal_the_official_code(refe
     image = nhwc(np.load(folder / "eval_stages.npz")["input"])
     expected = np.load(folder / "train_bn.npz")
     features, state = train(hrnet.Backbone(), variables, image)
-    assert_close_to_largest(
-        features[..., ::8], nhwc(expected["features_train_ch_every8"]), 3e-4
-    )
+    theirs = nhwc(expected["features_train_ch_every8"])
+    check("forward: features, training", features[..., ::8], theirs, 3e-4)
     state_dict = dict(golden_weights.load(folder)[1])
     for part in ("running_mean", "running_var"):
         names = [f"{name}.{part}" for name in manifest["bn_order"]]
@@ -89,107 +79,10 @@ def test_running_statistics_after_one_training_pass_equal_the_official_code(refe
         assert not pieces[-1].size  # every value has its batch norm
         state_dict.update(zip(names, pieces[:-1], strict=True))
     after = weights.convert(state_dict, hrnet.TORCH_NAMES, shapes_of(hrnet.Backbone()))
-    jax.tree.map(
-        functools.partial(assert_close_to_largest, tolerance=3e-4),
-        state["batch_stats"],
-        after["batch_stats"],
-    )
-
-
-@pytest.mark.slow
-def test_features_in_float64_equal_the_official_code_to_its_rounding(reference):
-    folder, _, variables = reference
-    expected = nhwc(np.load(folder / "eval_features.npz")["features"])
-    with jax.enable_x64(True):
-        image = nhwc(np.load(folder / "eval_stages.npz")["input"]).astype(np.float64)
-        features = evaluate(hrnet.Backbone(dtype=jnp.float64), variables, image)
-    assert features.dtype == np.float64
-    assert_close_to_largest(features, expected, 5e-6)
-
-
-class Pose(nn.Module):
-    """The whole top-down network: finest branch and heatmaps."""
-
-    joints: int
-    dtype: type = jnp.float32
-
-    @nn.compact
-    def __call__(self, image, *, train):
-        trunk = hrnet.Backbone(concat=False, dtype=self.dtype, name="trunk")
-        final = heads.Heatmaps(self.joints, dtype=self.dtype, name="final")
-        return final(trunk(image, train=train))
-
-
-POSE_NAMES = (
-    *prefixed(heads.HEATMAP_NAMES, "", "final"),
-    *prefixed(hrnet.TORCH_NAMES, "", "trunk"),
-)
-
-
-@pytest.fixture(scope="module")
-def pose(golden):
-    """Folder and converted variables of the official top-down W32."""
-    _, state_dict = golden_weights.load(golden / "pose_hrnet_w32")
-    shapes = shapes_of(Pose(17))
-    return golden / "pose_hrnet_w32", weights.convert(state_dict, POSE_NAMES, shapes)
-
-
-def test_heatmaps_equal_the_official_top_down_network(pose):
-    folder, variables = pose
-    expected = np.load(folder / "eval_heatmaps.npz")
-    for size in ("small", "full"):
-        maps = evaluate(Pose(17), variables, nhwc(expected[f"{size}_image"]))
-        assert_close_to_largest(maps, nhwc(expected[f"{size}_heatmap"]), 2e-5)
-    assert count(variables["params"]) == 28_536_113
-
-
-def in_order(tree, names, part, state_dict):
-    """Our statistics as one vector, in the order in which torch has them."""
-    numbered = dict(state_dict)
-    start = 0
-    for name in names:
-        size = state_dict[f"{name}.{part}"].size
-        numbered[f"{name}.{part}"] = np.arange(start, start + size, dtype=np.float32)
-        start += size
-    where = weights.convert(numbered, POSE_NAMES, shapes_of(Pose(17)))["batch_stats"]
-    vector = np.full(start, np.nan)
-    leaf = part.removeprefix("running_")
-    for path, value in jax.tree.leaves_with_path(tree):
-        if path[-1].key == leaf:
-            index = functools.reduce(lambda node, key: node[key.key], path, where)
-            vector[index.astype(int)] = value
-    return vector
-
-
-@pytest.mark.slow
-def test_a_training_step_in_float64_equals_the_official_code(pose):
-    folder, variables = pose
-    manifest, state_dict = golden_weights.load(folder)
-    expected = np.load(folder / "train_step.npz")
-    target, weight = nhwc(expected["target"]), expected["target_weight"][..., 0]
-    weight = np.float64(np.square(weight)[:, None, None])  # it multiplies both maps
-
-    def loss(params):
-        given = {**variables, "params": params}
-        model = Pose(17, dtype=jnp.float64)
-        image = np.float64(nhwc(expected["image"]))
-        maps, state = model.apply(given, image, train=True, mutable=["batch_stats"])
-        error = jnp.square(maps - np.float64(target)) * weight
-        return 0.5 * jnp.mean(error), (maps, state["batch_stats"])
-
-    with jax.enable_x64(True):
-        params = jax.tree.map(np.float64, variables["params"])
-        compiled = quick_jit(jax.value_and_grad(loss, has_aux=True))
-        (value, (maps, stats)), grads = compiled(params)
-    trajectory = json.loads((folder / "trajectory.json").read_text())
-    np.testing.assert_allclose(value, trajectory["float64"][0], rtol=1e-6)
-    assert_close_to_largest(maps, nhwc(expected["pred"]), 3e-4)  # torch's in float32
-    norms = json.loads((folder / "train_grad_l2.json").read_text())["l2"]
-    norms = {name: pair[1] for name, pair in norms.items()}
-    assert_gradient_norms(grads, state_dict, norms, POSE_NAMES)
-    for part in ("running_mean", "running_var"):
-        found = in_order(stats, manifest["bn_order"], part, state_dict)[::4]
-        assert_close_to_largest(found, expected[f"{part}_after_step_every4"], 3e-4)
+    of_each = jax.tree.leaves_with_path(state["batch_stats"])
+    theirs = jax.tree.leaves(after["batch_stats"])
+    for (path, ours), wanted in zip(of_each, theirs, strict=True):
+        check(f"forward: running {path[-1].key}, training", ours, wanted, 3e-4)
 
 
 def test_w48_is_the_same_network_with_wider_branches():

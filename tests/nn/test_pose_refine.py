@@ -1,5 +1,6 @@
 """Pose refinement alone, against the published module's figures."""
 
+import equivalence
 import golden_weights
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,11 @@ from occjax.nn import pose_refine
 from occjax.runtime.weights import convert
 from occjax.skeletons import COCO, CROWDPOSE
 
+TITLES = {
+    "pinet_ochuman": "PINet (OCHuman)",
+    "pinet_coco": "PINet (COCO)",
+    "pinet_crowdpose": "PINet (CrowdPose)",
+}
 PUBLISHED = [
     ("pinet_ochuman", COCO, 3),
     ("pinet_coco", COCO, 2),
@@ -17,40 +23,45 @@ PUBLISHED = [
 ]
 
 
-def load(golden, folder, skeleton, layers):
+def load(golden, folder, skeleton, layers, dtype=np.float32):
     """Module, variables and the module's arguments."""
     _, weights = golden_weights.load(golden / folder)
     z = np.load(golden / folder / "pr.npz")
-    module = pose_refine.PoseRefine(skeleton.num_joints, skeleton.bones, layers)
+    module = pose_refine.PoseRefine(
+        skeleton.num_joints, skeleton.bones, layers, dtype=dtype
+    )
     args = (
-        jnp.asarray(np.moveaxis(z["features"], 1, -1)),
+        jnp.asarray(np.moveaxis(z["features"], 1, -1), dtype),
         jnp.asarray(z["center_yx"][..., ::-1].astype(np.int32)),
-        jnp.asarray(z["coords_xy"]),
+        jnp.asarray(z["coords_xy"], dtype),
     )
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *args, train=False))
     own = {name[3:]: w for name, w in weights.items() if name.startswith("pr.")}
     return module, convert(own, pose_refine.TORCH_NAMES, shapes), args, z
 
 
+def check(folder, link, got, wanted, tolerance):
+    got = np.asarray(got).reshape(wanted.shape)
+    equivalence.check(TITLES[folder], f"forward: {link}", got, wanted, tolerance)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(np.float32, 2e-5), (np.float64, 5e-6)]
+)
 @pytest.mark.parametrize(("folder", "skeleton", "layers"), PUBLISHED)
 def test_corrections_and_features_equal_the_published_ones(
-    golden, folder, skeleton, layers
+    golden, folder, skeleton, layers, dtype, tolerance
 ):
-    module, variables, args, z = load(golden, folder, skeleton, layers)
-    got, seen = jax.jit(
-        lambda v: module.apply(v, *args, train=False, capture_intermediates=True)
-    )(variables)
-    wanted = z["refine_offset"]
-    scale = np.abs(wanted).max()
-    np.testing.assert_allclose(got.reshape(wanted.shape), wanted, atol=2e-5 * scale)
-    seen = seen["intermediates"]
-    for name, key in [("head", "head"), *((f"layer{i}",) * 2 for i in range(layers))]:
-        inside = np.asarray(seen[name]["__call__"][0])[..., ::8]
-        wanted = z[f"after_{key}_ch_every8"]
-        scale = np.abs(wanted).max()
-        np.testing.assert_allclose(
-            inside.reshape(wanted.shape), wanted, atol=2e-5 * scale
-        )
+    with jax.enable_x64(dtype == np.float64):
+        module, variables, args, z = load(golden, folder, skeleton, layers, dtype)
+        got, seen = jax.jit(
+            lambda v: module.apply(v, *args, train=False, capture_intermediates=True)
+        )(variables)
+    check(folder, "corrections", got, z["refine_offset"], tolerance)
+    for name in ("head", *(f"layer{i}" for i in range(layers))):
+        inside = seen["intermediates"][name]["__call__"][0][..., ::8]
+        wanted = z[f"after_{name}_ch_every8"]
+        check(folder, f"correction, {name}", inside, wanted, tolerance)
 
 
 @pytest.mark.parametrize(("folder", "skeleton", "layers"), PUBLISHED[:1])
@@ -62,15 +73,13 @@ def test_training_mode_equals_the_published_one(golden, folder, skeleton, layers
             v, *args, train=True, mask=everybody, mutable=["batch_stats"]
         )
     )(variables)
-    wanted = z["refine_offset_train"]
-    scale = np.abs(wanted).max()
-    np.testing.assert_allclose(got.reshape(wanted.shape), wanted, atol=3e-4 * scale)
+    check(folder, "corrections, training", got, z["refine_offset_train"], 3e-4)
     stats = changed["batch_stats"]
     for norm, name in ((stats["head"]["bn"], "head_bn"), (stats["bn"], "pred_bn")):
-        for ours, theirs in (("mean", "running_mean"), ("var", "running_var")):
-            wanted = z[f"{name}_{theirs}_after"]
-            scale = np.abs(wanted).max()
-            np.testing.assert_allclose(norm[ours], wanted, atol=3e-4 * scale)
+        for ours in ("mean", "var"):
+            wanted = z[f"{name}_running_{ours}_after"]
+            link = f"correction, running {ours} of {name}, training"
+            check(folder, link, norm[ours], wanted, 3e-4)
 
 
 def small(graph="dynamic", **fields):

@@ -1,12 +1,17 @@
 """Pooling, upsampling and shuffling against torch's own figures."""
 
+import equivalence
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_nets import assert_close_to_largest, nhwc
+from golden_nets import nhwc
 from jax import image
 
 from occjax.nn import blocks, resize
+
+
+def check(name, ours, theirs, tolerance):
+    equivalence.check("torch operations", f"forward: {name}", ours, theirs, tolerance)
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +34,13 @@ def ops(golden):
 )
 def test_maps_equal_those_of_torch(ops, name, function):
     found = function(jnp.asarray(nhwc(ops["in_x"])))
-    assert_close_to_largest(found, nhwc(ops[name]), 5e-7)
+    check(name, found, nhwc(ops[name]), 5e-7)
 
 
 def test_transposed_convolution_equals_that_of_torch(ops):
     weight = np.moveaxis(ops["in_w_t4"], (0, 1), (-1, -2))  # the kind "conv"
     found = blocks.Deconv(3).apply({"params": {"kernel": weight}}, nhwc(ops["in_x"]))
-    assert_close_to_largest(found, nhwc(ops["convT_k4s2p1"]), 5e-7)
+    check("convT_k4s2p1", found, nhwc(ops["convT_k4s2p1"]), 5e-7)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +51,7 @@ def test_strided_convolution_equals_that_of_torch(ops, name, kernel, pick):
     weight = np.moveaxis(ops[pick], (0, 1), (-1, -2))
     layer = blocks.conv(6, kernel, stride=2)
     found = layer.apply({"params": {"kernel": weight}}, nhwc(ops["in_x"]))
-    assert_close_to_largest(found, nhwc(ops[name]), 1e-6)
+    check(name, found, nhwc(ops[name]), 1e-6)
 
 
 def test_batch_norm_equals_that_of_torch_over_three_batches(ops):
@@ -58,12 +63,12 @@ def test_batch_norm_equals_that_of_torch_over_three_batches(ops):
         y, state = norm.apply(given, nhwc(x), train=True, mutable=["batch_stats"])
         stats = state["batch_stats"]
         if i in (0, 2):
-            assert_close_to_largest(y, nhwc(ops[f"bn_train_out{i}"]), 1e-6)
-            assert_close_to_largest(stats["mean"], ops[f"bn_mean{i}"], 1e-6)
-            assert_close_to_largest(stats["var"], ops[f"bn_var{i}"], 1e-6)
+            check(f"bn_train_out{i}", y, nhwc(ops[f"bn_train_out{i}"]), 1e-6)
+            check(f"bn_mean{i}", stats["mean"], ops[f"bn_mean{i}"], 1e-6)
+            check(f"bn_var{i}", stats["var"], ops[f"bn_var{i}"], 1e-6)
     given = {"params": params, "batch_stats": stats}
     last = norm.apply(given, nhwc(ops["in_bn_x"][0]), train=False)
-    assert_close_to_largest(last, nhwc(ops["bn_eval_out"]), 1e-6)
+    check("bn_eval_out", last, nhwc(ops["bn_eval_out"]), 1e-6)
 
 
 def test_the_border_never_wins_a_pooling_window():

@@ -2,6 +2,7 @@
 
 import functools
 
+import equivalence
 import golden_nets as nets
 import golden_weights
 import jax
@@ -66,22 +67,18 @@ def folder(golden):
     return golden / "torchvision_resnet"
 
 
+@nets.in_both_precisions
 @pytest.mark.parametrize("depth", [50, pytest.param(101, marks=pytest.mark.slow)])
-def test_stages_and_logits_equal_torchvision(folder, depth):
+def test_stages_and_logits_equal_torchvision(folder, depth, dtype, tolerance):
     model = Classifier(depth)
     part = f"resnet{depth}"
     expected, variables = nets.reference(folder, part, model, CLASSIFIER_NAMES)
-    *stages, logits = nets.evaluate(model, variables, nets.nhwc(expected["input"]))
-    nets.assert_maps(stages, [expected[f"C{i}"] for i in (2, 3, 4, 5)], 1e-5)
-    nets.assert_close_to_largest(logits, expected["logits"], 1e-5)
-
-
-@pytest.mark.slow
-def test_stages_in_float64_equal_torchvision_to_its_rounding(folder):
-    model = Classifier(50)
-    expected, variables = nets.reference(folder, "resnet50", model, CLASSIFIER_NAMES)
-    *stages, _ = nets.in_float64(model, variables, nets.nhwc(expected["input"]))
-    nets.assert_maps(stages, [expected[f"C{i}"] for i in (2, 3, 4, 5)], 1e-7)
+    image = nets.nhwc(expected["input"])
+    (*stages, logits), _ = nets.inside(model, variables, image, dtype)
+    check = functools.partial(equivalence.check, f"ResNet-{depth} (torchvision)")
+    for i, ours in enumerate(stages, start=2):
+        check(f"forward: C{i}", ours, nets.nhwc(expected[f"C{i}"]), tolerance)
+    check("forward: logits", logits, expected["logits"], tolerance)
 
 
 def test_running_statistics_after_a_training_pass_equal_torchvision(folder):
@@ -89,7 +86,8 @@ def test_running_statistics_after_a_training_pass_equal_torchvision(folder):
     _, variables = nets.reference(folder, "resnet50", model, CLASSIFIER_NAMES)
     expected = np.load(folder / "resnet50_train.npz")
     outputs, state = nets.train(model, variables, nets.nhwc(expected["input"]))
-    nets.assert_close_to_largest(outputs[-1], expected["logits"], 3e-4)
+    check = functools.partial(equivalence.check, "ResNet-50 (torchvision)")
+    check("forward: logits, training", outputs[-1], expected["logits"], 3e-4)
     trunk = state["batch_stats"]["trunk"]
     stored = {
         "bn1": trunk["stem"],
@@ -100,7 +98,8 @@ def test_running_statistics_after_a_training_pass_equal_torchvision(folder):
     for name, stats in stored.items():
         for moment in ("mean", "var"):
             given = expected[f"{moment}_{name}"]
-            nets.assert_close_to_largest(stats["bn"][moment], given, 3e-4)
+            link = f"forward: running {moment}, training"
+            check(link, stats["bn"][moment], given, 3e-4)
 
 
 @pytest.mark.slow
@@ -114,29 +113,42 @@ def test_gradients_in_float64_equal_torchvision(folder):
     def loss(params, image):
         given = {**variables, "params": params}
         outputs, _ = model.apply(given, image, train=True, mutable=["batch_stats"])
-        return jnp.mean(jnp.square(outputs[-1]))
+        return jnp.mean(jnp.square(outputs[-1])), outputs[-1]
 
     with jax.enable_x64(True):
         params = jax.tree.map(np.float64, variables["params"])
         image = np.float64(nets.nhwc(expected["input"]))
-        value, grads = nets.quick_jit(jax.value_and_grad(loss))(params, image)
-    np.testing.assert_allclose(value, expected["loss"], rtol=1e-9)
-    nets.assert_gradient_norms(
-        grads, state_dict, expected["grad_norms"], CLASSIFIER_NAMES
-    )
+        given = nets.quick_jit(jax.value_and_grad(loss, has_aux=True))(params, image)
+    (value, logits), grads = given
+    check = functools.partial(equivalence.check, "ResNet-50 (torchvision)")
+    check("forward: logits, training", logits, expected["logits"], 1e-7)
+    check("loss", value, expected["loss"], 1e-9, "each")
+    norms = expected["grad_norms"]
+    norms = nets.gradient_norms(grads, state_dict, norms, CLASSIFIER_NAMES)
+    check("gradient norm", *norms, 1e-6, "each")
+    first = np.transpose(grads["trunk"]["stem"]["conv"]["kernel"], (3, 2, 0, 1))
+    check("gradient norm: whole first layer", first, expected["grad_conv1"], 1e-6)
 
 
+@nets.in_both_precisions
 @pytest.mark.parametrize(
     ("depth", "joints"), [(50, 17), pytest.param(101, 16, marks=pytest.mark.slow)]
 )
-def test_heatmaps_equal_the_official_simple_baseline(golden, depth, joints):
+def test_heatmaps_equal_the_official_simple_baseline(
+    golden, depth, joints, dtype, tolerance
+):
     model, part = Pose(depth, joints), f"pose_resnet{depth}"
     expected, variables = nets.reference(
         golden / "simple_baseline", part, model, POSE_NAMES
     )
-    _, *maps = nets.evaluate(model, variables, nets.nhwc(expected["input"]))
-    names = ("deconv1", "deconv2", "deconv3", "heatmaps")
-    nets.assert_maps(maps, [expected[name] for name in names], 1e-5)
+    image = nets.nhwc(expected["input"])
+    maps, _ = nets.inside(model, variables, image, dtype)
+    names = ("C5", "deconv1", "deconv2", "deconv3", "heatmaps")
+    for name, ours in zip(names, maps, strict=True):
+        if name in expected:
+            theirs = nets.nhwc(expected[name])
+            of = f"SimpleBaseline ResNet-{depth}"
+            equivalence.check(of, f"forward: {name}", ours, theirs, tolerance)
 
 
 @pytest.mark.parametrize(

@@ -25,11 +25,15 @@ RULES = {
 JITTED = {name: jax.jit(rule) for name, rule in RULES.items()}
 
 
-def nhwc(x):
-    return jnp.asarray(np.moveaxis(x, -3, -1), jnp.float32)
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+HRNET = "HRNet-W32, top-down"
 
 
-def crop_matrix(centre, scale, width):
+def nhwc(x, dtype=np.float32):
+    return jnp.asarray(np.moveaxis(x, -3, -1), dtype)
+
+
+def crop_matrix(centre, scale, width, dtype=np.float32):
     """Crop pixel -> source pixel of HRNet's crops, which go by the width alone."""
     side = np.asarray(scale)[:, 0] * 200
     matrix = np.zeros((len(side), 2, 3))
@@ -37,7 +41,7 @@ def crop_matrix(centre, scale, width):
     height = 4 * width / 3
     half = np.array([width, height]) / 2
     matrix[:, :, 2] = centre - half * (side / width)[:, None]
-    return jnp.asarray(matrix, jnp.float32)
+    return jnp.asarray(matrix, dtype)
 
 
 def bells(rng, batch=2, size=(64, 48), joints=17, noise=0.01, sigma=2.0):
@@ -51,63 +55,98 @@ def bells(rng, batch=2, size=(64, 48), joints=17, noise=0.01, sigma=2.0):
     return maps.astype(np.float32), centre  # [B, J, H, W], [B, J, 2]
 
 
+@DTYPES
 @pytest.mark.parametrize("folder", ["pose_hrnet_w32", "simple_baseline"])
-def test_highest_pixels_and_quarter_offsets_equal_the_published_ones(golden, folder):
+def test_highest_pixels_and_quarter_offsets_equal_the_published_ones(
+    golden, folder, dtype
+):
     z = np.load(golden / folder / "decode.npz")
+    model = HRNET
     names = ("argmax_xy", "maxvals", "preds", "preds_no_quarter", "centre")
     if folder == "simple_baseline":
+        model = "SimpleBaseline (every depth)"
         names = ("max_preds", "maxvals", "final_preds", "final_preds_no_postprocess")
         names = (*names, "center")
     argmax, score, final, coarse, centre = (z[name] for name in names)
-    maps = nhwc(z["heatmaps"])
-    plain, got_score = JITTED["highest"](maps)
-    np.testing.assert_array_equal(plain, argmax)
-    np.testing.assert_array_equal(got_score, score[..., 0])
-    moved, got_score = JITTED["quarter"](maps)
-    np.testing.assert_array_equal(got_score, score[..., 0])
-    if "quarter_offset_preds" in z:
-        np.testing.assert_array_equal(moved, z["quarter_offset_preds"])
-    matrix = crop_matrix(centre, z["scale"], 192)
-    for joints, wanted in ((moved, final), (plain, coarse)):
-        got = decoding.to_source(joints, matrix, 4)
-        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-3)
+    exact = functools.partial(equivalence.exact, model)
+    with jax.enable_x64(dtype == np.float64):
+        maps = nhwc(z["heatmaps"], dtype)
+        plain, got_score = JITTED["highest"](maps)
+        exact("decode: highest pixels", plain, argmax)
+        exact("decode: scores of joints", got_score, score[..., 0])
+        moved, got_score = JITTED["quarter"](maps)
+        exact("decode: scores of joints", got_score, score[..., 0])
+        if "quarter_offset_preds" in z:
+            exact("decode: quarter offsets", moved, z["quarter_offset_preds"])
+        matrix = crop_matrix(centre, z["scale"], 192, dtype)
+        for joints, wanted in ((moved, final), (plain, coarse)):
+            got = decoding.to_source(joints, matrix, 4)
+            equivalence.check(model, "decode: joints in the image", got, wanted, 1e-6)
 
 
-def test_joints_of_the_flip_test_equal_the_published_ones(golden):
+@DTYPES
+def test_joints_of_the_flip_test_equal_the_published_ones(golden, dtype):
     z = np.load(golden / "pose_hrnet_w32" / "eval_heatmaps.npz")
-    joints, score = JITTED["quarter"](nhwc(z["full_flip_shift"]))
-    matrix = crop_matrix(z["centre"], z["scale"], 192)
-    got = decoding.to_source(joints, matrix, 4)
-    np.testing.assert_allclose(got, z["full_preds"], rtol=1e-5, atol=1e-3)
-    np.testing.assert_allclose(score, z["full_maxvals"][..., 0], rtol=1e-6)
+    with jax.enable_x64(dtype == np.float64):
+        joints, score = JITTED["quarter"](nhwc(z["full_flip_shift"], dtype))
+        matrix = crop_matrix(z["centre"], z["scale"], 192, dtype)
+        got = decoding.to_source(joints, matrix, 4)
+    equivalence.check(HRNET, "decode: joints in the image", got, z["full_preds"], 1e-6)
+    equivalence.exact(
+        HRNET, "decode: scores of joints", score, z["full_maxvals"][..., 0]
+    )
 
 
-def test_offsets_from_column_one_on_equal_those_of_alphapose(golden):
+@DTYPES
+def test_joints_equal_those_of_alphapose_and_of_opec_nets_copy(golden, dtype):
     z = np.load(golden / "fastpose" / "decode.npz")
-    joints, score = JITTED["quarter-1"](nhwc(z["heatmaps"]))
-    # it then moves every joint right and down
-    np.testing.assert_allclose(joints + 0.2, z["preds_hm"], rtol=1e-6)
-    np.testing.assert_array_equal(score, z["maxval"][..., 0])
+    check = functools.partial(equivalence.check, "FastPose (every depth)")
+    low, high = z["box_ul"], z["box_br"]
+    # the map shows the box at one scale for both axes, the width's; above and below
+    # lies what is missing of the height
+    matrix = np.zeros((2, 2, 3))
+    scale = (high - low)[:, 0] / 32
+    matrix[:, 0, 0] = matrix[:, 1, 1] = scale
+    matrix[:, 0, 2] = low[:, 0]
+    matrix[:, 1, 2] = (low + high)[:, 1] / 2 - 20 * scale
+    with jax.enable_x64(dtype == np.float64):
+        maps, matrix = nhwc(z["heatmaps"], dtype), jnp.asarray(matrix, dtype)
+        joints, score = JITTED["quarter-1"](maps)
+        # OPEC-Net's copy then moves every joint right and down
+        moved = joints + np.asarray(0.2, dtype)
+        newer, _ = JITTED["quarter"](maps)  # AlphaPose today leaves column 1 alone
+        both = [decoding.to_source(x, matrix, 1) for x in (moved, newer)]
+    check("decode: joints on the map", moved, z["preds_hm"], 1e-6, "each")
+    check("decode: joints in the image, OPEC-Net", both[0], z["preds_img"], 1e-6)
+    check("decode: joints in the image, AlphaPose", both[1], z["ap_simple_preds"], 1e-6)
+    for name in ("maxval", "ap_simple_maxvals"):
+        check("decode: scores of joints", score, z[name][..., 0], 0, "absolute")
 
 
-def test_offsets_of_hourglasses_equal_the_published_ones(golden):
+@DTYPES
+def test_offsets_of_hourglasses_equal_the_published_ones(golden, dtype):
     z = np.load(golden / "hourglass" / "target_decode.npz")
-    maps = nhwc(z["heatmaps"])
-    joints, score = JITTED["always"](maps)
+    check = functools.partial(equivalence.check, "Hourglass (princeton-vl)")
+    with jax.enable_x64(dtype == np.float64):
+        maps = nhwc(z["heatmaps"], dtype)
+        joints, score = JITTED["always"](maps)
+        plain, near = JITTED["highest"](maps)[0], JITTED["quarter-1"](maps)[0]
     found = np.asarray(score) > 0
-    wanted = z["princeton_parse"]
-    np.testing.assert_allclose(score[found], wanted[found][:, 2], rtol=1e-6)
+    wanted = z["princeton_parse"][found]
+    check("decode: scores of joints", score[found], wanted[:, 2], 1e-6, "each")
     # it counts from the corner of the pixel
-    np.testing.assert_allclose(joints[found] + 0.5, wanted[found][:, :2], rtol=1e-6)
+    half = np.asarray(joints)[found] + np.asarray(0.5, dtype)
+    check("decode: joints on the map", half, wanted[:, :2], 1e-6, "each")
     np.testing.assert_array_equal(joints[~found], 0)
 
-    plain, _ = JITTED["highest"](maps)
-    one_based = z["bearpaw_get_preds"]
-    np.testing.assert_array_equal(plain[found] + 1, one_based[found])
-    moved = np.asarray(JITTED["quarter-1"](maps)[0], np.float64) + 0.5
+    exact = functools.partial(equivalence.exact, "Hourglass (pytorch-pose)")
+    one_based = np.asarray(plain)[found] + np.asarray(1, dtype)
+    exact("decode: highest pixels", one_based, z["bearpaw_get_preds"][found])
     side = 200 * z["scale"][:, None, None]
-    wanted = np.trunc(z["center"][:, None] + (moved / 64 - 0.5) * side) + 1
-    np.testing.assert_array_equal(wanted[found], z["bearpaw_final_preds"][found])
+    moved = np.asarray(near, np.float64) + 0.5
+    got = np.trunc(z["center"][:, None] + (moved / 64 - 0.5) * side) + 1
+    got = got[found].astype(dtype)
+    exact("decode: joints in the image", got, z["bearpaw_final_preds"][found])
 
 
 def dark_by_opencv(hm, kernel):

@@ -1,5 +1,6 @@
 """The flip test: mirrored views lead back to the upright one."""
 
+import equivalence
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -36,13 +37,17 @@ def test_shifted_and_plain_means_equal_those_of_top_down_methods(golden):
     views = jnp.asarray(np.stack((upright, mirrored), axis=1))
     for shift, name in ((False, "flip_mean"), (True, "flip_shift_mean")):
         got = flip_test.average(views, order, shift=shift)
-        np.testing.assert_allclose(got, np.moveaxis(z[name], 1, -1), rtol=1e-6)
+        link = f"decode: {name.replace('_', ' ')}"
+        theirs = np.moveaxis(z[name], 1, -1)
+        equivalence.check("HRNet-W32, top-down", link, got, theirs, 1e-6, "each")
     z = np.load(golden / "simple_baseline" / "decode.npz")
     views = jnp.asarray(np.moveaxis(z["heatmaps_b"][:1], 1, -1))[:, None]
     views = jnp.concatenate((jnp.zeros_like(views), views), axis=1)
     for shift, name in ((False, "flip_back"), (True, "flip_back_shift")):
         got = 2 * flip_test.average(views, order, shift=shift)
-        np.testing.assert_array_equal(got, np.moveaxis(z[name], 1, -1))
+        link = f"decode: {name.replace('_', ' ')}"
+        theirs = np.moveaxis(z[name], 1, -1)
+        equivalence.exact("SimpleBaseline (every depth)", link, got, theirs)
 
 
 def test_shifting_maps_brings_mirrored_readings_closer_to_the_upright_ones():

@@ -2,6 +2,7 @@
 
 import functools
 
+import equivalence
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from occjax.ops import flip_test, grouping
 from occjax.skeletons import BY_NAME
 
+check = functools.partial(equivalence.check, "PINet (every dataset)")
 ranked = jax.jit(grouping.ranked, static_argnums=1, static_argnames="batch_cut")
 
 
@@ -25,7 +27,7 @@ def test_peaks_equal_the_published_ones(golden, size):
     pixels, score = jax.jit(grouping.peaks, static_argnums=1)(maps, 30)
     found = np.asarray(score[0, 0] > 0.01)
     wanted_score, wanted = z[f"score_{size}"], z[f"peak_xy_{size}"]
-    np.testing.assert_allclose(score[0, 0][found], wanted_score, rtol=1e-6)
+    check("decode: peaks, scores", score[0, 0][found], wanted_score, 1e-6, "each")
 
     def ordered(pixels, score):  # equal scores may come in any order
         return sorted(
@@ -101,7 +103,7 @@ def test_groups_and_fused_poses_equal_the_published_ones(golden, name, threshold
         threshold,
         True,
     )
-    np.testing.assert_allclose(oks, z[f"{name}_oks"], atol=2e-6)
+    check("decode: OKS of poses", oks, z[f"{name}_oks"], 2e-6, "absolute")
     prefix = f"{name}_t{threshold}_"
     heads = np.flatnonzero(fused > -np.inf)
     order = np.asarray(groups.order)
@@ -114,8 +116,9 @@ def test_groups_and_fused_poses_equal_the_published_ones(golden, name, threshold
         rank_in[order[rank]] = np.sum(np.asarray(groups.head)[:rank] == head)
     np.testing.assert_array_equal(rank_in, z[prefix + "rank_in_group"])
     got = np.take_along_axis(poses, np.asarray(giver)[heads][..., None], axis=0)
-    np.testing.assert_allclose(got, z[prefix + "fused"], rtol=1e-5)
-    np.testing.assert_allclose(fused[heads], z[prefix + "fused_scores"], rtol=1e-5)
+    check("decode: fused poses", np.float32(got), z[prefix + "fused"], 1e-5, "each")
+    theirs = z[prefix + "fused_scores"]
+    check("decode: fused scores", fused[heads], theirs, 1e-5, "each")
 
 
 def greedy(oks, score, threshold):

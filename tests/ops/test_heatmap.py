@@ -1,5 +1,8 @@
 """Training targets against the published code's arrays and a plain loop."""
 
+import functools
+
+import equivalence
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,8 @@ import pytest
 from occjax.ops import heatmap
 from occjax.skeletons import COCO, CROWDPOSE
 from occjax.types import Labels
+
+check = functools.partial(equivalence.check, "PINet (every dataset)")
 
 
 def every_pixel(size, parts):
@@ -30,23 +35,23 @@ def dense_offsets(people, size, radius=2):
     ]
 
 
-def people_of(joints, centres, areas):
+def people_of(joints, centres, areas, dtype=np.float32):
     """One image's People from arrays whose last column is the visibility."""
     joints, centres = np.asarray(joints), np.asarray(centres)
     return heatmap.People(
-        joints=jnp.asarray(joints[None, ..., :2], jnp.float32),
+        joints=jnp.asarray(joints[None, ..., :2], dtype),
         labelled=jnp.asarray(joints[None, ..., 2] > 0),
-        centres=jnp.asarray(centres[None, ..., :2], jnp.float32),
+        centres=jnp.asarray(centres[None, ..., :2], dtype),
         present=jnp.asarray(centres[None, ..., 2] > 0),
-        area=jnp.asarray(np.ravel(areas)[None], jnp.float32),
+        area=jnp.asarray(np.ravel(areas)[None], dtype),
     )
 
 
-def maps_of(points, size, sigma=2.0, background=0.1):
+def maps_of(points, size, sigma=2.0, background=0.1, dtype=np.float32):
     """Gaussians and weights [C, H, W] of points [P, C, 3]."""
     points = np.asarray(points)
     target = heatmap.gaussians(
-        jnp.asarray(points[None, ..., :2], jnp.float32),
+        jnp.asarray(points[None, ..., :2], dtype),
         jnp.asarray(points[None, ..., 2] > 0),
         size,
         sigma,
@@ -55,64 +60,90 @@ def maps_of(points, size, sigma=2.0, background=0.1):
     return [np.moveaxis(np.asarray(x)[0], -1, 0) for x in (target, weight)]
 
 
-@pytest.mark.parametrize(
-    ("name", "skeleton", "small"),
-    [("coco", COCO, 1024.0), ("ochuman", COCO, 1024.0), ("crowdpose", CROWDPOSE, 0.0)],
-)
-def test_targets_equal_the_published_ones(golden, name, skeleton, small):
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+PUBLISHED = [("coco", COCO, 1024.0), ("ochuman", COCO, 1024.0)]
+PUBLISHED += [("crowdpose", CROWDPOSE, 0.0)]
+TITLES = {"coco": "COCO", "ochuman": "OCHuman", "crowdpose": "CrowdPose"}
+
+
+def offsets_within(dtype, pixels):
+    """Tolerance and its measure: the references are the true offsets in float32."""
+    return (pixels, "absolute") if dtype == np.float32 else (1e-7, "largest")
+
+
+@DTYPES
+@pytest.mark.parametrize(("name", "skeleton", "small"), PUBLISHED)
+def test_targets_equal_the_published_ones(golden, name, skeleton, small, dtype):
     z = np.load(golden / "pinet_functions" / f"targets_{name}.npz")
     size = (128, 128)
     joints = z["used_joints_f64"]
-    labels = Labels(
-        joints=jnp.asarray(4 * joints[None, ..., :2], jnp.float32),
-        visibility=jnp.asarray(joints[None, ..., 2], jnp.uint8),
-        area=jnp.asarray(z["areas_f64"].reshape(1, -1), jnp.float32),
-        ignore=jnp.asarray(z["source_mask"][None] == 0),
-        head_size=jnp.zeros((1, len(joints))),
-    )
-    people = heatmap.people_on_map(labels, skeleton.parts["part-large"], 4, small)
+    model = functools.partial(equivalence.check, f"PINet ({TITLES[name]})")
+    with jax.enable_x64(dtype == np.float64):
+        labels = Labels(
+            joints=jnp.asarray(4 * joints[None, ..., :2], dtype),
+            visibility=jnp.asarray(joints[None, ..., 2], jnp.uint8),
+            area=jnp.asarray(z["areas_f64"].reshape(1, -1), dtype),
+            ignore=jnp.asarray(z["source_mask"][None] == 0),
+            head_size=jnp.zeros((1, len(joints))),
+        )
+        people = heatmap.people_on_map(labels, skeleton.parts["part-large"], 4, small)
+        drawn = [
+            heatmap.gaussians(points, there, size, 2.0)
+            for points, there in (
+                (people.joints, people.labelled),
+                (people.centres, people.present),
+            )
+        ]
+        weights = [heatmap.map_weights(x, 0.1, labels.ignore)[0] for x in drawn]
+        offset, offset_weight = dense_offsets(people, size)
+    # a coordinate near 128 is rounded to 4e-6 in float32
+    tolerance = 4e-6 if dtype == np.float32 else 1e-6
     present = z["part_centres_f64"][..., 2] > 0
     np.testing.assert_array_equal(people.present[0], present)
-    np.testing.assert_allclose(
-        np.asarray(people.centres)[0][present],
-        z["part_centres_f64"][..., :2][present],
-        rtol=1e-6,
-    )
-    for points, there, target, mask in (
-        (people.joints, people.labelled, z["heatmap"], z["kpt_mask"]),
-        (people.centres, people.present, z["detkpt_map"], z["detkpt_mask"]),
+    centres = z["part_centres_f64"][..., :2][present]
+    ours = np.asarray(people.centres)[0][present]
+    model("target: part centres", ours, centres, 1e-6, "each")
+    for what, maps, weight, target, mask in (
+        ("heatmaps", drawn[0], weights[0], z["heatmap"], z["kpt_mask"]),
+        ("part maps", drawn[1], weights[1], z["detkpt_map"], z["detkpt_mask"]),
     ):
-        drawn = heatmap.gaussians(points, there, size, 2.0)
-        weight = heatmap.map_weights(drawn, 0.1, labels.ignore)
-        # a coordinate near 128 is rounded to 4e-6 in float32
-        np.testing.assert_allclose(drawn[0], target.transpose(1, 2, 0), atol=4e-6)
-        np.testing.assert_allclose(weight[0], mask.transpose(1, 2, 0), rtol=1e-6)
-    offset, weight = dense_offsets(people, size)
-    np.testing.assert_allclose(weight, z["offset_weight"], rtol=1e-6)
-    np.testing.assert_allclose(offset, z["offset"], atol=8e-6)
+        target, mask = target.transpose(1, 2, 0), mask.transpose(1, 2, 0)
+        model(f"target: {what}", maps[0], target, tolerance, "absolute")
+        model(f"target: weights of {what}", weight, mask, 1e-6, "each")
+    link = "target: weights of offsets"
+    model(link, offset_weight, z["offset_weight"], 1e-6, "each")
+    model("target: offsets", offset, z["offset"], *offsets_within(dtype, 8e-6))
 
 
+@DTYPES
 @pytest.mark.parametrize("other_order", [False, True])
-def test_overlap_rule_keeps_both_published_slips(golden, other_order):
+def test_overlap_rule_keeps_both_published_slips(golden, other_order, dtype):
     z = np.load(golden / "pinet_functions" / "target_rules.npz")
     order = z["order"] if other_order else np.arange(8)
     suffix = "_other_order" if other_order else ""
-    people = people_of(
-        z["joints_f64"][order], z["part_centres_f64"][order], z["areas_f64"][order]
-    )
-    offset, weight = dense_offsets(people, (24, 24))
-    np.testing.assert_allclose(offset, z["offset" + suffix], atol=2e-6)
-    np.testing.assert_allclose(weight, z["weight" + suffix], rtol=1e-6)
+    keys = ("joints_f64", "part_centres_f64", "areas_f64")
+    with jax.enable_x64(dtype == np.float64):
+        people = people_of(*(z[key][order] for key in keys), dtype)
+        offset, weight = dense_offsets(people, (24, 24))
+    link = "target: overlaps, "
+    wanted = z["offset" + suffix]
+    check(link + "offsets", offset, wanted, *offsets_within(dtype, 2e-6))
+    check(link + "weights", weight, z["weight" + suffix], 1e-6, "each")
 
 
+@DTYPES
 @pytest.mark.parametrize(
     ("suffix", "sigma", "background"), [("", 2.0, 0.1), ("_sigma1_bg1", 1.0, 1.0)]
 )
-def test_gaussian_windows_are_the_published_ones(golden, suffix, sigma, background):
+def test_gaussian_windows_are_the_published_ones(
+    golden, suffix, sigma, background, dtype
+):
     z = np.load(golden / "pinet_functions" / "target_rules.npz")
-    target, weight = maps_of(z["joints_f64"], (24, 24), sigma, background)
-    np.testing.assert_allclose(target, z["heatmap" + suffix], atol=1e-6)
-    np.testing.assert_allclose(weight, z["ignored" + suffix], rtol=1e-6)
+    with jax.enable_x64(dtype == np.float64):
+        target, weight = maps_of(z["joints_f64"], (24, 24), sigma, background, dtype)
+    check("target: windows", target, z["heatmap" + suffix], 1e-6, "absolute")
+    wanted = z["ignored" + suffix]
+    check("target: weights of windows", weight, wanted, 1e-6, "each")
 
 
 @pytest.mark.parametrize(

@@ -1,26 +1,51 @@
 """Targets of top-down methods: the published ones, and what is true of any."""
 
+import equivalence
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from occjax.ops import joint_maps
 
+HRNET = "HRNet-W32, top-down"
+BASELINE = "SimpleBaseline (every depth)"
 CASES = [
-    ("pose_hrnet_w32", "targets.npz", "joints_f64", (64, 48), 2),
-    ("simple_baseline", "targets.npz", "joints", (64, 48), 2),
-    ("simple_baseline", "targets_b.npz", "joints", (64, 64), 3),
+    (HRNET, "pose_hrnet_w32", "targets.npz", "joints_f64", (64, 48), 2),
+    (BASELINE, "simple_baseline", "targets.npz", "joints", (64, 48), 2),
+    (BASELINE, "simple_baseline", "targets_b.npz", "joints", (64, 64), 3),
 ]
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
-@pytest.mark.parametrize(("folder", "file", "key", "size", "sigma"), CASES)
-def test_targets_are_the_published_ones(golden, folder, file, key, size, sigma):
+def check(model, joints, visible, z, prefix, size, sigma):
+    labelled = visible[..., 0] > 0
+    with jax.enable_x64(joints.dtype == np.float64):
+        maps, weight = joint_maps.targets(joints, labelled, size, sigma, 4)
+    wanted = z[f"{prefix}target_weight"][..., 0].reshape(weight.shape)
+    equivalence.exact(model, "target: weights", weight, wanted)
+    maps = np.moveaxis(maps, -1, 1)
+    wanted = z[f"{prefix}target"].reshape(maps.shape)
+    equivalence.check(model, "target: maps", maps, wanted, 1e-6, "absolute")
+
+
+@DTYPES
+@pytest.mark.parametrize(("model", "folder", "file", "key", "size", "sigma"), CASES)
+def test_targets_are_the_published_ones(
+    golden, model, folder, file, key, size, sigma, dtype
+):
     z = np.load(golden / folder / file)
-    labelled = z["joints_vis"][..., 0] > 0
-    joints = z[key][..., :2].astype(np.float32)
-    maps, weight = joint_maps.targets(joints, labelled, size, sigma, 4)
-    np.testing.assert_array_equal(weight, z["target_weight"][..., 0])
-    np.testing.assert_allclose(np.moveaxis(maps, -1, 1), z["target"], atol=1e-6)
+    joints = z[key][..., :2].astype(dtype)
+    check(model, joints, z["joints_vis"], z, "", size, sigma)
+
+
+@DTYPES
+@pytest.mark.parametrize("sample", ["s00", "s01", "s10", "s11", "s20", "s21"])
+def test_targets_of_augmented_persons_are_the_published_ones(golden, sample, dtype):
+    z = np.load(golden / "pose_hrnet_w32" / "augment.npz")
+    joints = z[f"{sample}_joints_f64"][None, :, :2].astype(dtype)
+    visible = z[f"{sample}_joints_vis"][None]
+    check(HRNET, joints, visible, z, f"{sample}_", (64, 48), 2)
 
 
 def one(x, y, **fields):

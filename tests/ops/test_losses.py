@@ -1,5 +1,7 @@
 """Losses against the published code's values and gradients."""
 
+import functools
+
 import equivalence
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,9 @@ import numpy as np
 import pytest
 
 from occjax.ops import losses
+
+check = functools.partial(equivalence.check, "PINet (every dataset)")
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
 @pytest.fixture(scope="module")
@@ -19,32 +24,47 @@ def reduced(terms):
     return jnp.sum(values * weights) / jnp.maximum(jnp.sum(weights), 1)
 
 
-def test_heatmap_loss_and_gradient_equal_the_published_ones(published):
+@DTYPES
+def test_heatmap_loss_and_gradient_equal_the_published_ones(published, dtype):
     pred, target, weight = (
-        jnp.asarray(np.moveaxis(published[f"heatmap_{name}"], 1, -1))
+        np.moveaxis(published[f"heatmap_{name}"], 1, -1).astype(dtype)
         for name in ("pred", "gt", "mask")
     )
-    value, grad = jax.value_and_grad(
+    loss = jax.value_and_grad(
         lambda pred: reduced(losses.weighted_mse(pred, target, weight))
-    )(pred)
-    np.testing.assert_allclose(value, published["heatmap_loss"], rtol=1e-6)
-    wanted = np.moveaxis(published["heatmap_grad"], 1, -1)
-    np.testing.assert_allclose(grad, wanted, rtol=1e-5, atol=1e-9)
+    )
+    with jax.enable_x64(dtype == np.float64):
+        value, grad = loss(pred)
+    assert value.dtype == grad.dtype == dtype
+    check("loss: heatmap", value, published["heatmap_loss"], 1e-6, "each")
+    grad, wanted = np.moveaxis(grad, -1, 1), published["heatmap_grad"]
+    check("loss: gradient of heatmap", grad, wanted, 1e-5, "each")
 
 
+@DTYPES
 @pytest.mark.parametrize("kind", ["offset", "refine"])
 @pytest.mark.parametrize("positive", [True, False])
-def test_offset_loss_and_gradient_equal_the_published_ones(published, kind, positive):
+def test_offset_loss_and_gradient_equal_the_published_ones(
+    published, kind, positive, dtype
+):
     pred, target, weight = (
-        jnp.asarray(published[f"{kind}_{name}"]) for name in ("pred", "gt", "weight")
+        published[f"{kind}_{name}"].astype(dtype) for name in ("pred", "gt", "weight")
     )
     name = kind if positive else f"{kind}_no_positive"
     weight = weight if positive else jnp.zeros_like(weight)
-    value, grad = jax.value_and_grad(
+    loss = jax.value_and_grad(
         lambda pred: reduced(losses.weighted_smooth_l1(pred, target, weight))
-    )(pred)
-    np.testing.assert_allclose(value, published[f"{name}_loss"], rtol=1e-6)
-    np.testing.assert_allclose(grad, published[f"{name}_grad"], rtol=1e-5, atol=1e-9)
+    )
+    with jax.enable_x64(dtype == np.float64):
+        value, grad = loss(pred)
+    assert value.dtype == grad.dtype == dtype
+    wanted, wanted_grad = published[f"{name}_loss"], published[f"{name}_grad"]
+    if positive:
+        check(f"loss: {kind}", value, wanted, 1e-6, "each")
+        check(f"loss: gradient of {kind}", grad, wanted_grad, 1e-5, "each")
+    else:
+        assert float(value) == wanted == 0
+        np.testing.assert_array_equal(grad, wanted_grad)
 
 
 def test_smooth_l1_has_the_figures_of_the_specification():

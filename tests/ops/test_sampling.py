@@ -1,5 +1,8 @@
 """Reading maps at points, against the published code's samples and SciPy."""
 
+import functools
+
+import equivalence
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,7 @@ from scipy import ndimage
 
 from occjax.ops import sampling
 
+check = functools.partial(equivalence.check, "PINet (every dataset)")
 bilinear = jax.jit(sampling.bilinear)
 response = jax.jit(sampling.response, static_argnums=2)
 
@@ -21,18 +25,21 @@ def nhwc(x):
     return jnp.asarray(np.moveaxis(x, 1, -1))
 
 
-def test_feature_samples_equal_the_published_ones(published):
-    features = nhwc(published["features"])
-    points = jnp.asarray(published["coords_xy"][:, :, 0])
-    at = sampling.misaligned(points, features.shape[1:3])
-    got = bilinear(features, at)
-    np.testing.assert_allclose(got, published["sampled"][:, :, 0], rtol=2e-6, atol=1e-6)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_feature_samples_equal_the_published_ones(published, dtype):
+    with jax.enable_x64(dtype == np.float64):
+        features = nhwc(published["features"].astype(dtype))
+        points = jnp.asarray(published["coords_xy"][:, :, 0], dtype)
+        at = sampling.misaligned(points, features.shape[1:3])
+        got = bilinear(features, at)
+    check("forward: samples at joints", got, published["sampled"][:, :, 0], 3e-7)
 
 
 def test_centre_samples_equal_the_published_ones(published):
     pixels = jnp.asarray(published["centre_yx"][..., ::-1].astype(np.int32))
     got = sampling.gather(nhwc(published["features"]), pixels)
-    np.testing.assert_array_equal(got, published["int_sampled"])
+    wanted = published["int_sampled"]
+    check("forward: samples at centres", got, wanted, 0, "absolute")
 
 
 def test_offsets_lead_from_the_pixel_to_the_joints(published):
@@ -46,7 +53,24 @@ def test_offsets_lead_from_the_pixel_to_the_joints(published):
     joints = pixels[..., None, :].astype(jnp.float32) - sampling.gather_each(
         offset, pixels
     )
-    np.testing.assert_allclose(joints[:, 0], published["reg_kpts"], rtol=1e-6)
+    wanted = published["reg_kpts"]
+    check("decode: joints by offsets", joints[:, 0], wanted, 1e-6, "each")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("aligned", [True, False])
+def test_bilinear_samples_equal_torchs_grid_sample(golden, aligned, dtype):
+    z = np.load(golden / "torch_ops" / "ops.npz")
+    x, grid = (z[key].astype(dtype) for key in ("in_x", "in_grid"))
+    size = np.asarray(x.shape[:1:-1], dtype)  # width, height
+    at = (grid + 1) / 2 * (size - 1) if aligned else ((grid + 1) * size - 1) / 2
+    with jax.enable_x64(dtype == np.float64):
+        got = bilinear(nhwc(x), jnp.asarray(at.reshape(2, -1, 2)))
+    name = f"grid_zeros_ac{int(aligned)}"
+    got = np.moveaxis(got, -1, 1).reshape(z[name].shape)
+    within = 2e-6 if dtype == np.float32 else 1e-12
+    link = f"forward: {name}"
+    equivalence.check("torch operations", link, got, z[name], within)
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
@@ -58,7 +82,7 @@ def test_response_reads_what_enlarged_maps_hold_at_their_pixels(published, facto
     points = jnp.asarray(np.repeat(points, joints, axis=2), jnp.float32)
     got = response(nhwc(published["up_in"]), points, (height, width))
     wanted = enlarged[0, :, : height - 1, : width - 1].reshape(joints, -1).T
-    np.testing.assert_allclose(got[0], wanted, rtol=2e-6, atol=1e-6)
+    check(f"decode: maps enlarged {factor} times", got[0], wanted, 3e-7)
 
 
 def test_response_truncates_toward_zero_and_ends_at_the_last_pixel():

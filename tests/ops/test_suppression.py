@@ -2,6 +2,7 @@
 
 import functools
 
+import equivalence
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,7 @@ from occjax.ops import grouping, rescoring, suppression
 from occjax.skeletons import COCO
 
 LOW = -np.inf
+check = functools.partial(equivalence.check, "HRNet-W32, top-down")
 oks_nms = jax.jit(suppression.oks_nms)
 soft_oks_nms = jax.jit(suppression.soft_oks_nms, static_argnames="keep")
 distance_nms = jax.jit(suppression.distance_nms)
@@ -55,7 +57,7 @@ def rows(score):
 def test_oks_over_enlarged_boxes_equals_the_published_one(golden):
     z, joints, area, _ = published(golden)
     oks = oks_of(joints, COCO.sigmas, area)
-    np.testing.assert_allclose(oks[0], z["oks_matrix"], atol=1e-6)
+    check("decode: OKS of poses", oks[0], z["oks_matrix"], 1e-6, "absolute")
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.9])
@@ -68,9 +70,8 @@ def test_rescored_poses_that_stay_equal_the_published_ones(golden, threshold):
     ):
         kept = rows(result)
         np.testing.assert_array_equal(kept, z[f"{name}{threshold}_kept"])
-        np.testing.assert_allclose(
-            np.ravel(score)[kept], z[f"{name}{threshold}_score"], rtol=1e-5
-        )
+        theirs = z[f"{name}{threshold}_score"]
+        check("decode: scores of poses", np.ravel(score)[kept], theirs, 1e-5, "each")
 
 
 def test_area_of_a_crop_is_that_of_the_published_box(golden):
@@ -83,7 +84,7 @@ def test_area_of_a_crop_is_that_of_the_published_box(golden):
         x * scale[:, 0] * 200 / 192 for x in (cos, -sin, sin, cos)
     )
     got = suppression.crop_area(jnp.asarray(matrix, jnp.float32), (256, 192))
-    np.testing.assert_allclose(got, np.ravel(area), rtol=1e-5)
+    check("decode: area of a crop", got, np.ravel(area), 1e-5, "each")
 
 
 def greedy(oks, score, threshold):

@@ -1,3 +1,4 @@
+import equivalence
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,6 +44,41 @@ def test_adam_follows_kingma_and_ba_written_out_in_numpy():
             m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
             x = x - 0.1 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
         np.testing.assert_allclose(found[name][leaf], x, rtol=1e-5)
+
+
+TORCHS = {  # name of the reference -> settings
+    "adam": dict(lr=1e-3),
+    "rmsprop": dict(lr=5e-4, decay=0.99, eps=1e-8, eps_in_sqrt=False),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", TORCHS)
+def test_five_steps_equal_those_of_torch(golden, name, dtype):
+    z = np.load(golden / "torch_ops" / "ops.npz")
+    chosen = settings(name=name, **TORCHS[name])
+    with jax.enable_x64(dtype == np.float64), jax.numpy_dtype_promotion("standard"):
+        now = {"p": jnp.asarray(z["in_p"], dtype)}
+        transform = optim.optimizer(chosen, 10, {"p": True})
+        state, steps = transform.init(now), []
+        for grad in z["in_grads"]:
+            updates, state = transform.update({"p": jnp.asarray(grad, dtype)}, state)
+            now = optax.apply_updates(now, updates)
+            steps.append(np.asarray(now["p"]))
+    link, theirs = f"five optimiser steps: {name}", z[f"opt_{name}"]
+    within = 5e-7 if dtype == np.float32 else 1e-9
+    equivalence.check("torch operations", link, np.stack(steps), theirs, within)
+
+
+def test_clipped_gradients_equal_those_of_torch(golden):
+    z = np.load(golden / "torch_ops" / "ops.npz")
+    grad = z["in_grads"][0]
+    mask = {"p": True}
+    clip = optim.optimizer(settings(name="sgd", lr=1.0, clip=1.0), 10, mask)
+    given = {"p": jnp.asarray(grad)}
+    updates, _ = clip.update(given, clip.init(given))
+    ours, link = -np.asarray(updates["p"]), "gradient norm: clipped gradient"
+    equivalence.check("torch operations", link, ours, z["clip_grad"], 5e-7)
 
 
 def test_adam_without_gradient_does_not_decay_weights_and_adamw_does():
