@@ -6,6 +6,7 @@ a joint is labelled) and `size_hw` [N, 2].
 """
 
 import pathlib
+import zipfile
 
 import numpy as np
 
@@ -45,9 +46,9 @@ def _read(folder: pathlib.Path, split: str) -> downloads.Download:
     """A split's annotations in COCO's form."""
     path = folder / "annotations" / f"{split}.npz"
     try:
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:
             index, joints, sizes = (arrays[k] for k in ("index", "joints", "size_hw"))
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
     names = [EXTENDED.file_name.format(number) for number in index]
     size_of = dict(zip(names, sizes.tolist(), strict=True)).get
