@@ -71,7 +71,10 @@ def define_flags() -> None:
         "split", None, "Split to score on; by default the config's data.eval_split."
     )
     flags.DEFINE_string(
-        "boxes", None, "COCO result list of boxes, for runs that see a person a crop."
+        "boxes",
+        None,
+        "COCO result list for runs that crop people: of boxes, or of poses where the "
+        "config has data.eval_proposals.",
     )
     options.define_flags()
     flags.DEFINE_string("output", None, "Folder to write to; by default the run's own.")

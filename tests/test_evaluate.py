@@ -352,9 +352,16 @@ def test_scales_must_be_numbers():
     refused(run("--workdir=runs/a", "--scales=1,big"), "--scales=1,big")
 
 
-def test_a_run_that_crops_people_takes_boxes_of_a_file(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("posed", [False, True])
+def test_a_run_that_crops_people_takes_boxes_of_a_file(
+    tmp_path, monkeypatch, capsys, posed
+):
     monkeypatch.chdir(ROOT)
-    folder, settings = runs.save(tmp_path, config.load("configs/hrnet.py:smoke"))
+    asked = config.load("configs/hrnet.py:smoke")
+    if posed:  # tested on poses until now, which boxes without are not
+        with asked.unlocked():
+            asked.data.eval_proposals = "others.json"
+    folder, settings = runs.save(tmp_path, asked)
     source = sources.load(settings.data.to_dict(), "test")
     first = [source[i] for i in range(3)]  # nobody is looked for in the fourth image
     boxes = [
@@ -365,6 +372,12 @@ def test_a_run_that_crops_people_takes_boxes_of_a_file(tmp_path, monkeypatch, ca
     file = tmp_path / "boxes.json"
     file.write_text(json.dumps([*boxes, *boxes]))
     how = evaluate.How(boxes=str(file), page=False)
+    if posed:
+        with pytest.raises(UserError, match="keypoints: expected 51 numbers"):
+            evaluate.score_run(str(folder), None, Options(None, (1.0,)), None, how)
+        for box in boxes:
+            box["keypoints"] = [1.0] * 51
+        file.write_text(json.dumps([*boxes, *boxes]))
     evaluate.score_run(str(folder), None, Options(None, (1.0,)), str(tmp_path), how)
 
     found = json.loads((tmp_path / "detections.json").read_text())
