@@ -62,6 +62,13 @@ def nhwc(array):
     return np.moveaxis(array, 1, -1)
 
 
+def assert_close_to_largest(actual, expected, tolerance):
+    """The largest difference, in units of the largest expected value."""
+    assert actual.shape == expected.shape
+    error = np.abs(np.asarray(actual, np.float64) - expected).max()
+    assert error <= tolerance * np.abs(expected).max()
+
+
 def reference(
     folder: pathlib.Path, part: str, model, rows, side=64
 ) -> tuple[np.lib.npyio.NpzFile, dict]:
