@@ -102,9 +102,13 @@ def each_cropped(batch) -> Batch:
         return rows
 
     size = batch.inputs.image.shape[1]
-    box = np.tile(np.float32([0, 0, size, size]), (IMAGES, 1))
-    inputs = Inputs(*map(each, batch.inputs[:3]), box=each(box))
-    inputs = inputs._replace(box_score=np.tile(there, (IMAGES, 1)))
+    box = np.zeros((ROWS, 4), np.float32)
+    box[:PEOPLE, 2] = size * (0.7 + 0.1 * np.arange(PEOPLE))
+    box[:PEOPLE, 3] = size
+    inputs = Inputs(*map(each, batch.inputs[:3]))
+    inputs = inputs._replace(
+        box=np.tile(box, (IMAGES, 1, 1)), box_score=np.tile(there, (IMAGES, 1))
+    )
     labels = batch.labels._replace(ignore=each(batch.labels.ignore))
     return batch._replace(inputs=inputs, labels=labels)
 
@@ -289,8 +293,13 @@ def test_an_image_is_judged_by_itself(task):
 def test_poses_are_given_in_pixels_of_the_source(task):
     poses = task.predict(task.variables, task.batch.inputs)
     matrix = np.array([[2, 0, 10], [0, 2, -5]], np.float32)
-    shape = task.batch.inputs.to_source.shape
-    inputs = task.batch.inputs._replace(to_source=np.broadcast_to(matrix, shape).copy())
+    inputs = task.batch.inputs
+    shape = inputs.to_source.shape
+    inputs = inputs._replace(to_source=np.broadcast_to(matrix, shape).copy())
+    if inputs.box is not None:  # it lies in the source
+        moved = 2 * inputs.box + np.array([10, -5, 0, 0], np.float32)
+        there = inputs.box_score[..., None] > 0
+        inputs = inputs._replace(box=np.where(there, moved, 0).astype(np.float32))
     there = np.asarray(poses.score) > -np.inf
     moved = np.asarray(task.predict(task.variables, inputs).joints)[there]
 
