@@ -12,7 +12,7 @@ train: .venv/runtime
 test: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
-# The page of differences from published code: one process, about half an hour.
+# The page of differences from published code: one process, most of an hour on two cores.
 equivalence: .venv/dev
 	$(BIN)/python -m pytest --equivalence docs/equivalence.md
 
