@@ -123,6 +123,7 @@ def check(model, link, ours, theirs, tolerance, measure="largest", note=""):
     """
     assert model in MODELS, model
     assert link.split(":")[0] in LINKS, link
+    assert ": " not in note, note  # the page's own sign between link and note
     ours, theirs = np.asarray(ours), np.asarray(theirs, np.float64)
     assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
     difference = np.abs(ours.astype(np.float64) - theirs)

@@ -22,7 +22,7 @@ FACTORS = {"heatmap": 1.0, "offset": 0.03, "refine": 0.03}
 TRAINED = ("pinet_ochuman", "pinet_crowdpose", "spm_center")
 LAST_ROW = {"pinet_ochuman": 1e-4}
 WHY_LAST = (
-    "rounding decides the side of a kink, such as a ReLU's, in this update: the start "
+    "rounding decides the side of a kink, such as a ReLU's, in this update; the start "
     "disturbed by 1e-14 moves this row by 7e-5"
 )
 IN_FLOAT32 = "the reference computed it in float32"
