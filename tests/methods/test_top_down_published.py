@@ -55,7 +55,7 @@ def built(golden, folder=FOLDER, part=None):
 def maps_of(golden, image, **fields):
     model, variables = built(golden)
     model = model.clone(**fields)
-    run = jax.jit(lambda v, x: model.apply(v, inputs_of(x), train=False).maps)
+    run = jax.jit(lambda v, x: model.apply(v, inputs_of(x), train=False).maps[-1])
     return np.moveaxis(np.asarray(run(variables, image)), -1, 1)
 
 
@@ -63,7 +63,7 @@ def test_simple_baseline_gives_the_published_heatmaps(golden):
     z = np.load(golden / "simple_baseline" / "pose_resnet50.npz")
     model, variables = built(golden, "simple_baseline", "pose_resnet50")
     image = image_from_normalised(z["input"])
-    run = jax.jit(lambda v, x: model.apply(v, inputs_of(x), train=False).maps)
+    run = jax.jit(lambda v, x: model.apply(v, inputs_of(x), train=False).maps[-1])
     got, link = np.moveaxis(run(variables, image), -1, 1), "forward: method, heatmaps"
     equivalence.check("SimpleBaseline ResNet-50", link, got, z["heatmaps"], 2e-5)
 
@@ -90,7 +90,7 @@ def test_poses_of_the_published_heatmaps_are_the_published_ones(golden):
     matrix = ((scale, 0, x - 96 * scale), (0, scale, y - 128 * scale))
     inputs = inputs_of(jnp.zeros((1, 256, 192, 3)), matrix)
     inputs = inputs._replace(box_score=jnp.asarray([0.5], jnp.float32))
-    poses = top_down.decode(model, top_down.Outputs(maps), inputs)
+    poses = top_down.decode(model, top_down.Outputs((maps,)), inputs)
     link = "decode: method, "
     check(link + "joints", poses.joints[:, 0], z["full_preds"], 1e-5, "each")
     score = z["full_maxvals"][..., 0]
