@@ -1,6 +1,6 @@
 """Top-down baselines on crops of LSP Extended: what `python -m studies.lsp` trains.
 
-    hrnet             a narrow HRNet
+    hrnet, or none    a narrow HRNet
     simple_baseline   a narrow ResNet-18 with three deconvolutions
 
 From scratch, at 96 x 96, in as many steps as two CPU cores take in 20 minutes.
@@ -32,11 +32,12 @@ RATES = {"hrnet": 3e-3, "simple_baseline": 2e-3}
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The experiment of a baseline.
+    """The experiment of a baseline, HRNet's if none is named.
 
     Raises:
         ValueError: there is no such variant.
     """
+    variant = variant or "hrnet"
     if variant not in BASELINES:
         names = ", ".join(BASELINES)
         raise ValueError(f"there is no variant {variant!r}; there are {names}")
