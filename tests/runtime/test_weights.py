@@ -162,7 +162,7 @@ PUBLISHED = {
     ("pinet_coco", None): pinet.TORCH_NAMES,
     ("dekr_coco", None): dekr.TORCH_NAMES,
     ("dekr_coco", "rescore_net"): dekr.TORCH_NAMES,
-    ("pose_hrnet_w32", None): top_down.HRNET_NAMES,
+    ("pose_hrnet_w32", None): top_down.PUBLISHED["hrnet"],
     ("torchvision_resnet", "resnet50"): (*resnet.TORCH_NAMES, ("fc", "fc", "linear")),
     ("simple_baseline", "pose_resnet50"): (
         *resnet.TORCH_NAMES,
