@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
@@ -24,6 +23,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Says whether this run makes the page."""
     equivalence.writing = config.getoption("--equivalence") is not None
+    if equivalence.writing and config.getoption("numprocesses", None):
+        raise pytest.UsageError("--equivalence: one process sees all, leave out -n")
 
 
 def pytest_collection_modifyitems(
@@ -41,26 +42,11 @@ def pytest_collection_modifyitems(
     items[:] = chosen
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Notes where in the collection the next comparisons stand."""
-    equivalence.position = item.session.items.index(item)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """Takes over what a worker has compared."""
-    found = getattr(node, "workeroutput", {}).get("equivalence", ())
-    equivalence.rows += [equivalence.Row(*row) for row in found]
-
-
-@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Writes the page if all is well; a worker hands over its share of it."""
+    """Writes the page if all is well."""
     config = session.config
     path = config.getoption("--equivalence")
-    if hasattr(config, "workeroutput"):
-        config.workeroutput["equivalence"] = [tuple(row) for row in equivalence.rows]
-    elif path and exitstatus == 0 and equivalence.rows:
+    if path and exitstatus == 0 and equivalence.rows:
         named = config.args_source is pytest.Config.ArgsSource.ARGS
         chosen = config.getoption("-k") or config.getoption("-m")
         equivalence.write(path, whole=not (named or chosen))

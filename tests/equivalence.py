@@ -101,12 +101,10 @@ class Row(NamedTuple):
     difference: float
     tolerance: float
     note: str
-    position: int = -1  # of the test among all
 
 
 rows: list[Row] = []
 writing = False  # whether this run makes the page
-position = -1  # of the test that runs, among all
 
 
 def check(model, link, ours, theirs, tolerance, measure="largest", note=""):
@@ -137,7 +135,7 @@ def check(model, link, ours, theirs, tolerance, measure="largest", note=""):
     else:
         assert measure == "absolute", measure
     found = float(difference.max()), float(tolerance)
-    row = Row(model, link, str(ours.dtype), measure, *found, note, position)
+    row = Row(model, link, str(ours.dtype), measure, *found, note)
     assert row.difference <= tolerance, row
     assert writing or _stated(row) in _promised(), f"{PAGE} has no row for {row}"
     rows.append(row)
@@ -158,7 +156,7 @@ def write(path, whole):
     made = {row[:3] for row in rows}
     kept = [] if whole else [row for row in _read(path) if row[:3] not in made]
     worst: dict[tuple, Row] = {}
-    for row in (*kept, *sorted(rows, key=lambda row: row.position)):
+    for row in (*kept, *rows):
         known = worst.setdefault(_stated(row), row)
         if row.difference > known.difference:
             worst[_stated(row)] = row

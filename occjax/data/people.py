@@ -8,6 +8,7 @@ Such a record is the image's, and has besides
     pose       [J, 3] float64: x, y, confidence; only where poses are read from a file
 """
 
+import abc
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from occjax.data.sources import Source
 from occjax.errors import UserError
 
 
-class People:
+class People(abc.ABC):
     """People of a source of images, by index.
 
     Attributes:
@@ -41,9 +42,9 @@ class People:
         record = self.source[int(self.images[index])]
         return {**record, **self.person(record, index)}
 
+    @abc.abstractmethod
     def person(self, record: records.Record, index: int) -> dict[str, Any]:
         """What the record of a person has besides that of the image."""
-        raise NotImplementedError
 
     @property
     def labelled_joints(self) -> np.ndarray:

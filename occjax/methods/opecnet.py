@@ -28,7 +28,6 @@ from occjax.ops import (
     flip_test,
     frames,
     graph,
-    grouping,
     joint_maps,
     losses,
     rescoring,
@@ -185,9 +184,8 @@ class Model(nn.Module):
             return jax.lax.stop_gradient(found) if fixed else found
         both = flip_test.orientations(image, 1)
         found = self.net(both.reshape(-1, *both.shape[2:]), train=False)
-        maps = self._channels(found.heatmaps[-1])
-        maps = flip_test.average(
-            maps.reshape(*both.shape[:2], *maps.shape[1:]),
+        maps = flip_test.average_rows(
+            self._channels(found.heatmaps[-1]),
             self.skeleton.flip,
             shift=self.shift_heatmap,
         )
@@ -291,13 +289,8 @@ def loss_terms(
         target = sampling.affine(truth.source, outputs.corrected.to_frame)
         terms["start"] = _l1(outputs.start, target, known)
     if not model.frozen_base:
-        target, weight = joint_maps.targets(
-            labels.joints[:, 0],
-            labels.visibility[:, 0] > 0,
-            outputs.heatmaps.shape[1:3],
-            model.sigma,
-            STRIDE,
-        )
+        size = outputs.heatmaps.shape[1:3]
+        target, weight = joint_maps.targets_of_crops(labels, size, model.sigma, STRIDE)
         weight = jnp.broadcast_to(weight[:, None, None], target.shape)
         terms["heatmap"] = losses.weighted_mse(outputs.heatmaps, target, weight)
     return terms
@@ -374,8 +367,7 @@ def decode(model: Model, outputs: Outputs, inputs: Inputs) -> Poses:
 
 def suppress(model: Model, poses: Poses, area: Array) -> Array:
     """Scores [B, P] of the poses of whole images, -inf where a better one is alike."""
-    oks = grouping.oks_matrix(poses.joints, model.skeleton.sigmas, area)
-    return suppression.oks_nms(oks, poses.score, model.nms)
+    return suppression.nms_of_crops(poses, model.skeleton.sigmas, area, model.nms)
 
 
 # Names of OPEC-Net's end-to-end checkpoints, whose base is AlphaPose; see

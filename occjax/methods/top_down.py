@@ -18,7 +18,6 @@ from occjax.nn.heatmap_net import STRIDE, HeatmapNet
 from occjax.ops import (
     decoding,
     flip_test,
-    grouping,
     joint_maps,
     losses,
     rescoring,
@@ -88,12 +87,10 @@ class Model(nn.Module):
             return Outputs(self.net(image, train=train).heatmaps)
         both = flip_test.orientations(image, 1)
         maps = self.net(both.reshape(-1, *both.shape[2:]), train=False).heatmaps
-        return Outputs(tuple(self._averaged(x, len(image)) for x in maps))
-
-    def _averaged(self, maps: Array, batch: int) -> Array:
-        """[2 B, h, w, J] of both orientations -> [B, h, w, J]."""
-        maps = maps.reshape(batch, 2, *maps.shape[1:])
-        return flip_test.average(maps, self.skeleton.flip, shift=self.shift_heatmap)
+        average = functools.partial(
+            flip_test.average_rows, order=self.skeleton.flip, shift=self.shift_heatmap
+        )
+        return Outputs(tuple(map(average, maps)))
 
 
 def loss_terms(
@@ -108,10 +105,7 @@ def loss_terms(
     that of empty maps for long. Several stages are added.
     """
     size = outputs.maps[-1].shape[1:3]
-    labelled = labels.visibility[:, 0] > 0  # the person of the crop comes first
-    target, weight = joint_maps.targets(
-        labels.joints[:, 0], labelled, size, model.sigma, STRIDE
-    )
+    target, weight = joint_maps.targets_of_crops(labels, size, model.sigma, STRIDE)
     spread = jnp.broadcast_to(weight[:, None, None], target.shape)
     squares = [losses.weighted_mse(maps, target, spread) for maps in outputs.maps]
     if model.hardest:
@@ -155,5 +149,4 @@ def suppress(model: Model, poses: Poses, area: Array) -> Array:
         poses: of P crops of each image.
         area: [B, P] of the crops, source pixels^2, the scale of OKS as in HRNet's code.
     """
-    oks = grouping.oks_matrix(poses.joints, model.skeleton.sigmas, area)
-    return suppression.oks_nms(oks, poses.score, model.nms)
+    return suppression.nms_of_crops(poses, model.skeleton.sigmas, area, model.nms)

@@ -72,6 +72,11 @@ def average(maps: Array, order: Sequence[int], *, shift: bool = False) -> Array:
     return (maps[:, 0] + mirrored) / 2
 
 
+def average_rows(maps: Array, order: Sequence[int], *, shift: bool = False) -> Array:
+    """`average` of maps [2 B, H, W, C] whose rows are both orientations in turn."""
+    return average(maps.reshape(-1, 2, *maps.shape[1:]), order, shift=shift)
+
+
 def pixels_in_each(pixels: Array, parts: Sequence[int], width: int) -> Array:
     """Where pixels [B, K, N, 2] of the upright maps are: [B, 2, K, N, 2].
 

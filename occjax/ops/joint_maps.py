@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from occjax.types import Array
+from occjax.types import Array, Labels
 
 _REACH = 3  # a Gaussian ends so many sigmas from its pixel, in both axes
 
@@ -38,6 +38,14 @@ def targets(
     down = _bell(pixel[..., 1], size[0], sigma, reach)
     maps = jnp.einsum("bj,bjh,bjw->bhwj", weight, down, across)
     return maps, weight
+
+
+def targets_of_crops(
+    labels: Labels, size: tuple[int, int], sigma: float, stride: int
+) -> tuple[Array, Array]:
+    """`targets` of the person whom each crop is of."""
+    joints, labelled = labels.joints[:, 0], labels.visibility[:, 0] > 0
+    return targets(joints, labelled, size, sigma, stride)
 
 
 def _bell(centre: Array, length: int, sigma: float, reach: int) -> Array:

@@ -6,11 +6,13 @@ the order of the poses: -inf for what is suppressed. OKS comes from
 the poses, or `crop_area` of what they were found in.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
 from occjax.ops import grouping, sampling
-from occjax.types import Array
+from occjax.types import Array, Poses
 
 
 def crop_area(to_source: Array, size: tuple[int, int]) -> Array:
@@ -41,6 +43,14 @@ def oks_nms(oks: Array, score: Array, threshold: float) -> Array:
         return jnp.where(jnp.zeros_like(stays).at[order].set(stays), score, -jnp.inf)
 
     return jax.vmap(one)(oks, score)
+
+
+def nms_of_crops(
+    poses: Poses, sigmas: Sequence[float], area: Array, threshold: float
+) -> Array:
+    """`oks_nms` of poses whose scale is the area [B, P] of their crops (HRNet)."""
+    oks = grouping.oks_matrix(poses.joints, sigmas, area)
+    return oks_nms(oks, poses.score, threshold)
 
 
 def soft_oks_nms(oks: Array, score: Array, spread: float, keep: int = 20) -> Array:
