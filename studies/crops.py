@@ -31,19 +31,24 @@ def prepare(folder: pathlib.Path, out: pathlib.Path) -> None:
         UserError: a file is not there or damaged.
     """
     for split in SPLITS:
-        if not _is_there(out, split):
-            downloads.prepare(out, NAME, split, folder / "images", _read(folder, split))
+        if not is_there(out, split):
+            downloads.prepare(out, NAME, split, folder / "images", read(folder, split))
 
 
-def _is_there(out: pathlib.Path, split: str) -> bool:
+def is_there(out: pathlib.Path, split: str) -> bool:
+    """Whether a split has been prepared."""
     try:
         return bool(len(sources.load({"dir": str(out), "dataset": NAME}, split)))
     except UserError:
         return False
 
 
-def _read(folder: pathlib.Path, split: str) -> downloads.Download:
-    """A split's annotations in COCO's form."""
+def read(folder: pathlib.Path, split: str) -> downloads.Download:
+    """A split's annotations in COCO's form.
+
+    Raises:
+        UserError: the file is not there or damaged.
+    """
     path = folder / "annotations" / f"{split}.npz"
     try:
         with path.open("rb") as file, np.load(file) as arrays:

@@ -11,8 +11,6 @@ training is not repeated.
 import io
 import json
 import pathlib
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +22,7 @@ from occjax import files
 from occjax.errors import UserError
 from occjax.evaluation.screen import percent
 from occjax.runtime import cli
-from studies import crops
+from studies import crops, runs
 
 FLAGS = flags.FLAGS
 NAMES = {"simple_baseline": "SimpleBaseline", "hrnet": "HRNet"}
@@ -44,9 +42,9 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("--photographs is missing: the folder of images/, annotations/")
     workdir, output = pathlib.Path(FLAGS.workdir), pathlib.Path(FLAGS.output)
     crops.prepare(pathlib.Path(FLAGS.photographs), workdir / "datasets")
-    runs = {name: train(name, workdir) for name in NAMES}
-    files.write_bytes(output.with_suffix(".png"), curves(runs))
-    output.write_text(page(runs, output.stem), encoding="utf-8")
+    trained = {name: train(name, workdir) for name in NAMES}
+    files.write_bytes(output.with_suffix(".png"), curves(trained))
+    output.write_text(page(trained, output.stem), encoding="utf-8")
     print(f"written: {output}, {output.with_suffix('.png')}")
 
 
@@ -58,11 +56,9 @@ def train(name: str, workdir: pathlib.Path) -> dict[str, Any]:
     """
     run = workdir / name
     if not (run / "minutes.json").exists():
-        command = [sys.executable, "-m", "occjax.train", f"--workdir={run}"]
-        command += [f"--config=configs/study_lsp.py:{name}"]
-        command += [f"--config.data.dir={workdir / 'datasets'}"]
         start = time.perf_counter()
-        subprocess.run(command, check=True)
+        config = f"configs/study_lsp.py:{name}"
+        runs.train(config, run, data__dir=workdir / "datasets")
         files.write_json(run / "minutes.json", (time.perf_counter() - start) / 60)
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return {
@@ -73,11 +69,11 @@ def train(name: str, workdir: pathlib.Path) -> dict[str, Any]:
     }
 
 
-def curves(runs: dict[str, dict]) -> bytes:
+def curves(trained: dict[str, dict]) -> bytes:
     """Training loss and test PCK over the steps, as a PNG file."""
     figure = Figure((9, 3.2), layout="constrained")
     axes = figure.subplots(1, 2)
-    for name, run in runs.items():
+    for name, run in trained.items():
         for ax, key in zip(axes, ("loss", "test/PCK"), strict=True):
             points = [(row["step"], row[key]) for row in run["curve"] if key in row]
             ax.plot(*zip(*points, strict=True), label=NAMES[name], lw=1.5)
@@ -91,7 +87,7 @@ def curves(runs: dict[str, dict]) -> bytes:
     return picture.getvalue()
 
 
-def page(runs: dict[str, dict], stem: str) -> str:
+def page(trained: dict[str, dict], stem: str) -> str:
     """The study as a Markdown page."""
     lines = [
         "# Top-down baselines on photographs, from scratch",
@@ -106,7 +102,7 @@ def page(runs: dict[str, dict], stem: str) -> str:
         "| knee | ankle |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, run in runs.items():
+    for name, run in trained.items():
         figures = ("mean", "head", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
         cells = " | ".join(percent(run["pck"][figure]) for figure in figures)
         steps = run["config"]["steps"]

@@ -5,11 +5,9 @@ Labels, warps, masks, training, decoding and back-projection must agree to get t
 
 import json
 import pathlib
-import subprocess
-import sys
 from typing import Any
 
-from studies import albums
+from studies import albums, runs
 
 PHOTOGRAPHS = 16
 BOX = 0.05  # least share of the photograph that a person's box covers
@@ -45,9 +43,5 @@ def prepare(folder: pathlib.Path, out: pathlib.Path, lost: set[int]) -> Any:
 
 def train(datasets: pathlib.Path, workdir: pathlib.Path) -> dict:
     """Trains and scores, unless that is done already; gives metrics.json."""
-    if not (workdir / "metrics.json").exists():
-        command = [sys.executable, "-m", "occjax.train"]
-        command += ["--config=configs/study_photographs.py", f"--workdir={workdir}"]
-        command += [f"--config.data.dir={datasets}"]
-        subprocess.run(command, check=True)
+    runs.train("configs/study_photographs.py", workdir, data__dir=datasets)
     return json.loads((workdir / "metrics.json").read_text(encoding="utf-8"))

@@ -9,9 +9,6 @@ came out. Finished runs are not repeated, so the command goes on where it was st
 
 import json
 import pathlib
-import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 
 from absl import app, flags
@@ -19,6 +16,7 @@ from absl import app, flags
 from configs import study_parts
 from occjax.data import sources
 from occjax.evaluation import coco, occlusion
+from studies import runs
 
 EDGES = (0.0, 0.3, 0.5, 1.0)  # of the largest box IoU in an image
 NAMES = {
@@ -51,13 +49,12 @@ def main(argv: Sequence[str]) -> None:
 
 def run(system: str, seed: int) -> pathlib.Path:
     """Trains one system with one seed, if it is not trained yet; gives its folder."""
-    workdir = pathlib.Path(FLAGS.workdir) / f"{system}-{seed}"
-    if not (workdir / "metrics.json").exists():
-        command = [sys.executable, "-m", "occjax.train"]
-        command += [f"--config=configs/study_parts.py:{system}", f"--workdir={workdir}"]
-        command += [f"--config.seed={seed}", f"--config.steps={FLAGS.steps}"]
-        subprocess.run(command, check=True)
-    return workdir
+    return runs.train(
+        f"configs/study_parts.py:{system}",
+        pathlib.Path(FLAGS.workdir) / f"{system}-{seed}",
+        seed=seed,
+        steps=FLAGS.steps,
+    )
 
 
 def score(workdir: pathlib.Path) -> list[dict]:
@@ -82,6 +79,10 @@ def page(results: dict[str, list[list[dict]]]) -> str:
         + f" ({row['images']} scenes)"
         for i, row in enumerate(first)
     ]
+    shares = {
+        NAMES[system]: [[row["AP"] for row in rows] for rows in seeds]
+        for system, seeds in results.items()
+    }
     lines = [
         "# Parts, refinement and fusion where people overlap",
         "",
@@ -91,30 +92,9 @@ def page(results: dict[str, list[list[dict]]]) -> str:
         "keypoint protocol) on unseen scenes, by the largest box IoU of two people in",
         "the scene: mean and, in brackets, lowest and highest of the seeds.",
         "",
-        f"| system | {' | '.join(heads)} |",
-        f"|---|{'---|' * len(heads)}",
-        *(summary(system, seeds) for system, seeds in results.items()),
-        "",
-        "Every seed:",
-        "",
-        f"| system | seed | {' | '.join(heads)} |",
-        f"|---|---|{'---|' * len(heads)}",
+        *runs.tables(heads, shares, FLAGS.seeds),
     ]
-    for system, seeds in results.items():
-        for seed, rows in zip(FLAGS.seeds, seeds, strict=True):
-            cells = " | ".join(f"{100 * row['AP']:.1f}" for row in rows)
-            lines.append(f"| {NAMES[system]} | {seed} | {cells} |")
     return "\n".join(lines) + "\n"
-
-
-def summary(system: str, seeds: list[list[dict]]) -> str:
-    """One row: mean and range over the seeds, in each column."""
-    cells = []
-    for column in zip(*seeds, strict=True):
-        values = [100 * row["AP"] for row in column]
-        mean = statistics.mean(values)
-        cells.append(f"{mean:.1f} ({min(values):.1f}-{max(values):.1f})")
-    return f"| {NAMES[system]} | {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The page of the study of parts: every seed stands on it, and the means are right."""
+"""Pages of studies: every seed stands on them, and the means are right."""
 
 import itertools
 
@@ -6,8 +6,8 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from configs import study_parts
-from studies import parts
+from configs import study_couples, study_occluders, study_parts
+from studies import couples, covered, occluders, parts
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,8 +45,9 @@ def test_every_seed_of_every_system_has_a_row(results):
 
 
 def test_summary_gives_mean_and_range(results):
-    row = parts.summary("center", results["center"])
-    assert row == "| centre point (SPM) | 10.5 (10.0-11.0) | 5.2 (5.0-5.5) |"
+    with flagsaver.flagsaver(seeds=["4", "9"]):
+        page = parts.page(results)
+    assert "| centre point (SPM) | 10.5 (10.0-11.0) | 5.2 (5.0-5.5) |" in page
 
 
 def test_all_systems_have_a_name():
@@ -63,3 +64,41 @@ def test_systems_share_everything_but_what_is_compared():
                 assert first[key] == other[key]
         kept = set(first["model"]) - {"parts", "refine", "fuse"}
         assert all(first["model"][key] == other["model"][key] for key in kept)
+
+
+def test_every_system_has_a_name_and_a_config():
+    for study, settings in ((couples, study_couples), (occluders, study_occluders)):
+        assert set(study.NAMES) == set(settings.SYSTEMS)
+        for system in settings.SYSTEMS:
+            config = settings.get_config(system)
+            assert config.eval_every == config.steps
+        with pytest.raises(ValueError, match="'best'.*base"):
+            settings.get_config("best")
+
+
+def test_ablations_differ_from_the_whole_by_their_switch_alone():
+    whole = study_couples.get_config("opec").to_dict()
+    for system, switch in study_couples.ABLATIONS.items():
+        other = study_couples.get_config(system).to_dict()
+        assert other["model"].pop("head") == whole["model"]["head"] | switch
+        assert other["loss"].items() <= whole["loss"].items()
+        for key in set(whole) - {"model", "loss"}:
+            assert other[key] == whole[key]
+        assert other["model"].items() <= whole["model"].items()
+
+
+def test_pages_tell_occluded_and_visible_joints_apart():
+    joints = dict(people=4, occluded=10, visible=30, Inv75=0.25, V75=0.5)
+    metrics = dict(AP=0.125, AP50=0.5, AP75=0.0)
+    metrics["occlusion"] = {"joints": {"matched": joints, "all": joints}}
+    shares = {"mean": 0.5, "occluded": {"mean": 0.25, "count": 10}}
+    shares["visible"] = {"mean": 0.75, "count": 30}
+    scored = {"test": shares, covered.SPLIT: shares}
+    with flagsaver.flagsaver(seeds=["4"]):
+        page = couples.page({system: [metrics] for system in study_couples.SYSTEMS})
+        lsp_page = occluders.page(dict.fromkeys(study_occluders.SYSTEMS, [scored]))
+    row = "| + OPEC-Net | 4 | 12.5 | 50.0 | 0.0 | 25.0 | 50.0 | 25.0 | 50.0 |"
+    assert row in page
+    assert "10 occluded and 30 visible" in page
+    assert "| + OPEC-Net | 4 | 50.0 | 50.0 | 25.0 | 75.0 |" in lsp_page
+    assert "(10 joints covered, 30 not)" in lsp_page

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from configs import study_lsp
-from occjax.data import sources
+from occjax.data import records, sources
 from occjax.errors import UserError
-from studies import crops, lsp
+from studies import covered, crops, lsp
 
 
 @pytest.fixture
@@ -51,6 +51,28 @@ def test_every_crop_is_the_box_of_its_person(folder, tmp_path):
             np.testing.assert_allclose(
                 people["joints"][0, :, :2], joints[i, :, :2], rtol=1e-6
             )
+
+
+def test_covered_crops_differ_where_joints_are_marked_as_occluded(folder, tmp_path):
+    out = tmp_path / "out"
+    for _ in range(2):
+        crops.prepare(folder, out)
+        covered.prepare(folder, out)
+    data = {"dir": str(out), "dataset": crops.NAME}
+    plain, hidden = (sources.load(data, split) for split in ("test", covered.SPLIT))
+    marks = []
+    for before, after in zip(plain, hidden, strict=True):
+        pixels, joints = records.pixels(after), after["persons"]["joints"][0]
+        changed = np.abs(pixels.astype(int) - records.pixels(before)).max(axis=-1)
+        labelled = before["persons"]["joints"][0, :, 2] > 0
+        np.testing.assert_array_equal(
+            joints[:, :2], before["persons"]["joints"][0, :, :2]
+        )
+        np.testing.assert_array_equal(joints[:, 2] > 0, labelled)
+        x, y = np.rint(joints[joints[:, 2] == 1, :2]).astype(int).T
+        assert np.mean(changed[y, x] > 20) > 0.5  # noise rarely meets its like
+        marks.append(joints[labelled, 2])
+    assert 0 < np.mean(np.concatenate(marks) == 1) < 1
 
 
 def test_a_damaged_file_is_one_line(folder, tmp_path):

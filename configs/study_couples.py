@@ -1,0 +1,60 @@
+"""OPEC-Net, its ablations and CoupleGraph: what `python -m studies.couples` trains.
+
+base            the base network, which all the others correct
+longer          the same, trained for as long as base and head together
+opec            OPEC-Net on the trained base
+no_image ...    OPEC-Net with one thing changed, the rows of the paper's Table 6
+couple          CoupleGraph after `opec`
+couple_apart    the same without edges between the two people
+"""
+
+from ml_collections import ConfigDict
+
+from configs import couplegraph, opecnet
+
+BASE_STEPS, HEAD_STEPS, COUPLE_STEPS = 1200, 600, 300
+ABLATIONS = {
+    "opec": {},
+    "no_image": dict(image_guided=False),
+    "one_stage": dict(design="one_stage"),
+    "last_pose": dict(design="last_pose"),
+    "one_scale": dict(single_scale=True),
+    "no_adaption": dict(adaption="none"),
+    "no_fusion": dict(adaption="separate"),
+}
+COUPLES = {"couple": True, "couple_apart": False}  # edges across
+SYSTEMS = ("base", *ABLATIONS, *COUPLES, "longer")
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment of a system.
+
+    Raises:
+        ValueError: there is no such system.
+    """
+    variant = variant or "base"
+    if variant not in SYSTEMS:
+        raise ValueError(f"there is no {variant!r}; there are {', '.join(SYSTEMS)}")
+    if variant in ABLATIONS:
+        config = opecnet.frozen()
+        config.steps = HEAD_STEPS
+        config.model.head.update(ABLATIONS[variant])
+        for loss in _unused(config.model.head):
+            del config.loss[loss]
+    elif variant in COUPLES:
+        config = couplegraph.laptop()
+        config.steps = COUPLE_STEPS
+        config.model.across = COUPLES[variant]
+    else:
+        config = opecnet.base()
+        config.steps = BASE_STEPS + (HEAD_STEPS if variant == "longer" else 0)
+    config.update(dict(eval_every=config.steps, checkpoint_every=config.steps))
+    return config
+
+
+def _unused(head: ConfigDict) -> tuple[str, ...]:
+    """Losses that an ablated head does not have."""
+    if not head.get("image_guided", True):
+        return ("start",)
+    one_answer = head.get("design", "progressive") != "progressive"
+    return ("pose1", "pose2") if one_answer else ()

@@ -1,0 +1,36 @@
+"""OPEC-Net on crops of LSP Extended: what `python -m studies.occluders` trains.
+
+    base      SimpleBaseline as in configs/study_lsp.py, in fewer steps
+    longer    the same, trained for as long as base and head together
+    opec      OPEC-Net on the trained base
+
+All see black rectangles on joints in training.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import opecnet, study_lsp
+
+BASE_STEPS, HEAD_STEPS = 4000, 1500
+SYSTEMS = ("base", "opec", "longer")
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment of a system.
+
+    Raises:
+        ValueError: there is no such system.
+    """
+    variant = variant or "base"
+    if variant not in SYSTEMS:
+        raise ValueError(f"there is no {variant!r}; there are {', '.join(SYSTEMS)}")
+    config = study_lsp.get_config("simple_baseline")
+    config.steps = BASE_STEPS + (HEAD_STEPS if variant == "longer" else 0)
+    config.occlusion = (dict(name="mask_joints", probability=0.5, joints=3),)
+    if variant == "opec":
+        head = opecnet.frozen()
+        for key in ("method", "model", "loss", "optim", "trainable"):
+            config[key] = head[key]
+        config.steps = HEAD_STEPS
+    config.update(dict(eval_every=config.steps, checkpoint_every=config.steps))
+    return config

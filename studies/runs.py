@@ -1,0 +1,60 @@
+"""Trainings of studies, done once, and tables of figures over their seeds."""
+
+import pathlib
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def train(config: str, workdir: pathlib.Path, **settings: Any) -> pathlib.Path:
+    """Trains and scores, unless that is done already, and gives the run's folder.
+
+    Args:
+        config: as `--config` takes it.
+        workdir: of the run.
+        settings: of the config, such as seed=1; a dot is written as two underscores.
+
+    Raises:
+        subprocess.CalledProcessError: the training failed.
+    """
+    if not (workdir / "metrics.json").exists():
+        command = [sys.executable, "-m", "occjax.train", f"--config={config}"]
+        command += [f"--workdir={workdir}"]
+        for key, value in settings.items():
+            command.append(f"--config.{key.replace('__', '.')}={value}")
+        subprocess.run(command, check=True)
+    return workdir
+
+
+def tables(
+    columns: Sequence[str],
+    shares: Mapping[str, Sequence[Sequence[float]]],
+    seeds: Sequence[str],
+) -> list[str]:
+    """Two tables in Markdown: mean and range of the seeds, and every seed.
+
+    Args:
+        columns: what the shares are of.
+        shares: by system, for each seed one of every column, as fractions.
+        seeds: their names.
+    """
+    head, rule = " | ".join(columns), "---|" * len(columns)
+    lines = [f"| system | {head} |", f"|---|{rule}"]
+    for system, rows in shares.items():
+        cells = " | ".join(map(spread, zip(*rows, strict=True)))
+        lines.append(f"| {system} | {cells} |")
+    lines += ["", "Every seed:", "", f"| system | seed | {head} |", f"|---|---|{rule}"]
+    for system, rows in shares.items():
+        for seed, row in zip(seeds, rows, strict=True):
+            cells = " | ".join(f"{100 * share:.1f}" for share in row)
+            lines.append(f"| {system} | {seed} | {cells} |")
+    return lines
+
+
+def spread(shares: Sequence[float]) -> str:
+    """Mean of the seeds in per cent and, in brackets, lowest and highest."""
+    values = [100 * share for share in shares]
+    mean = statistics.mean(values)
+    return f"{mean:.1f} ({min(values):.1f}-{max(values):.1f})"
