@@ -27,8 +27,10 @@ BASELINES = {
         backbone=dict(name="resnet", depth=18, width=32), deconv=(128, 96, 64)
     ),
 }
-STEPS = {"hrnet": 2600, "simple_baseline": 3800}
-RATES = {"hrnet": 3e-3, "simple_baseline": 2e-3}
+SCHEDULES = {
+    "hrnet": dict(steps=2600, batch_size=32, lr=3e-3),
+    "simple_baseline": dict(steps=9000, batch_size=16, lr=2e-3),
+}
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -42,7 +44,9 @@ def get_config(variant: str = "") -> ConfigDict:
         names = ", ".join(BASELINES)
         raise ValueError(f"there is no variant {variant!r}; there are {names}")
     config = hrnet.laptop()
-    config.update(dict(steps=STEPS[variant], eval_every=1000, checkpoint_every=500))
+    schedule = dict(SCHEDULES[variant])
+    config.optim.lr = schedule.pop("lr")
+    config.update(dict(schedule, eval_every=2000, checkpoint_every=1000))
     del config.data["crowd"]
     config.data.update(dict(dataset="lsp_crops", padding=1.0, eval_images=0))
     config.data.augment.update(dict(scale=(0.75, 1.25), rotate=60.0, rotate_share=1.0))
@@ -50,5 +54,4 @@ def get_config(variant: str = "") -> ConfigDict:
         dict(BASELINES[variant], sigma=1.0, sharpness=10.0, decoder="quarter")
     )
     config.loss.location = 0.01
-    config.optim.lr = RATES[variant]
     return config
