@@ -4,9 +4,9 @@
 
 (none)      built-in crowd in OCPose's style, two entangled people of twelve joints;
             base and head learn together, from scratch, on two CPU cores
-base        the base network of the next alone, SimpleBaseline's
+base        the base network of the next alone, a feature pyramid
 frozen      the head on a trained base:
-            `--config.init_from="runs/opecnet-base:^(trunk|upsample|head)/"`
+            `--config.init_from="runs/opecnet-base:^(trunk|head)/"`
 smoke       two steps of a tiny model, in seconds: what tests run
 ocpose      OCPose as published: AlphaPose's FastPose as frozen base at 320 x 256, Adam
             1e-3, cosine, gradients clipped at 1, 14 images a step for 25 epochs
@@ -44,14 +44,10 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def base() -> ConfigDict:
-    """SimpleBaseline on two entangled people, for two CPU cores."""
+    """A feature pyramid on two entangled people, for two CPU cores."""
     config = hrnet.laptop()
     config.data.crowd = ConfigDict(dict(common.COUPLES))
-    config.model.backbone = ConfigDict(dict(name="resnet", depth=18, width=32))
-    config.model.deconv = (128, 96, 64)
-    config.model.sharpness = 10.0
-    config.loss.location = 0.01
-    config.optim.lr = 2e-3
+    config.model.backbone = ConfigDict(dict(name="pyramid", all_levels=True))
     return config
 
 
@@ -63,7 +59,6 @@ def frozen() -> ConfigDict:
     config.model = ConfigDict(
         dict(
             backbone=config.model.backbone.to_dict(),
-            deconv=config.model.deconv,
             frozen_base=True,
             keep_above=0.2,
             sigma=1.0,
@@ -100,8 +95,7 @@ def smoke() -> ConfigDict:
     config.update(dict(steps=2, batch_size=8, eval_every=2, checkpoint_every=2))
     config.log_every = 1
     config.data.update(dict(size=(64, 64), eval_images=2))
-    config.model.backbone.width = 4
-    config.model.deconv = (8, 8, 8)
+    config.model.backbone.update(dict(widths=(8, 8, 8), depths=(1, 1, 1), features=8))
     config.model.head.update(dict(widths=(8, 8, 8), features=8))
     config.optim.schedule.warmup = 0
     return config
@@ -123,7 +117,6 @@ def ocpose() -> ConfigDict:
     config.model.update(dict(base_joints=33, channels=tuple(range(5, 17)), sigma=1.75))
     config.model.update(dict(mean=(0.406, 0.457, 0.480), std=(1.0, 1.0, 1.0)))
     config.model.backbone = ConfigDict(dict(name="fastpose", depth=101))
-    config.model.deconv = ()
     config.model.head = ConfigDict(dict(widths=(256, 128, 128), features=128))
     config.optim.schedule.warmup = epoch
     return config

@@ -12,7 +12,9 @@ from ml_collections import ConfigDict
 
 from configs import couplegraph, opecnet
 
-BASE_STEPS, HEAD_STEPS, COUPLE_STEPS = 1200, 600, 300
+DATASET = "couples"
+SCENES = {"train": 12_000, "test": 500}
+BASE_STEPS, HEAD_STEPS, COUPLE_STEPS = 4000, 800, 400
 ABLATIONS = {
     "opec": {},
     "no_image": dict(image_guided=False),
@@ -47,8 +49,10 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.across = COUPLES[variant]
     else:
         config = opecnet.base()
-        config.steps = BASE_STEPS + (HEAD_STEPS if variant == "longer" else 0)
+        config.steps = HEAD_STEPS if variant == "longer" else BASE_STEPS
     config.update(dict(eval_every=config.steps, checkpoint_every=config.steps))
+    config.data.update(dict(dataset=DATASET, eval_images=0))
+    del config.data["crowd"]
     return config
 
 

@@ -1,7 +1,7 @@
 """OPEC-Net on crops of LSP Extended: what `python -m studies.occluders` trains.
 
-    base      SimpleBaseline as in configs/study_lsp.py, in fewer steps
-    longer    the same, trained for as long as base and head together
+    base      a feature pyramid, with the losses of configs/study_lsp.py
+    longer    the same, trained on for as long as the head is
     opec      OPEC-Net on the trained base
 
 All see black rectangles on joints in training.
@@ -24,8 +24,9 @@ def get_config(variant: str = "") -> ConfigDict:
     variant = variant or "base"
     if variant not in SYSTEMS:
         raise ValueError(f"there is no {variant!r}; there are {', '.join(SYSTEMS)}")
-    config = study_lsp.get_config("simple_baseline")
-    config.steps = BASE_STEPS + (HEAD_STEPS if variant == "longer" else 0)
+    config = study_lsp.get_config("hrnet")
+    config.model.backbone = ConfigDict(dict(name="pyramid", all_levels=True))
+    config.steps = HEAD_STEPS if variant == "longer" else BASE_STEPS
     config.occlusion = (dict(name="mask_joints", probability=0.5, joints=3),)
     if variant == "opec":
         head = opecnet.frozen()

@@ -140,7 +140,7 @@ def write_torch(workdir: str, output: str) -> None:
     from occjax.runtime import weights as names
 
     weight_files.check_name(output)
-    number, config = trained.last(workdir, None)
+    number, config = trained.last(workdir)
     skeleton = sources.skeleton_of(config.data.to_dict())
     rows = transfer.tables_of(*step.build_model(config, skeleton)).whole
     with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:

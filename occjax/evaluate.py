@@ -3,7 +3,7 @@ r"""Scores a trained model, or anybody's detections, by the dataset's protocol.
 A run that occjax.train left in DIR:
 
     python -m occjax.evaluate --workdir DIR [--split S] [--noflip] [--scales 0.5,1,2]
-        [--boxes BOXES.json]
+        [--boxes BOXES.json] [--set model.nms=0.8]
 
 prints tables and writes to DIR (or --output):
 
@@ -133,7 +133,7 @@ def _check_file_flags() -> None:
                 f"--{name} is missing; scoring a file needs --dataset, "
                 "--annotations and --detections."
             )
-    for name in ("workdir", "split", "boxes", "flip", "scales"):
+    for name in ("workdir", "split", "boxes", "flip", "scales", "set"):
         if FLAGS[name].present:
             raise UserError(f"--{name} does not go with --detections.")
     if FLAGS.images and not FLAGS.output:
@@ -245,7 +245,7 @@ def score_run(
     from occjax.data import pipeline, sources, views
     from occjax.runtime import trained
 
-    step, config = trained.last(workdir, chosen.flip)
+    step, config = trained.last(workdir, chosen.flip, chosen.changes)
     split = split or str(config.data.eval_split)
     if how.boxes:
         if not views.of_people(config.data):

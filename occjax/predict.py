@@ -81,7 +81,7 @@ def predict(
     from occjax.runtime import trained  # late: a wrong flag needs no wait for JAX
 
     target = _target(output)
-    step, config = trained.last(workdir, chosen.flip)
+    step, config = trained.last(workdir, chosen.flip, chosen.changes)
     data = config.data.to_dict() | {"eval_images": 0}
     skeleton = sources.skeleton_of(data)
     pictures = folder.Folder(_shown(paths, "reading"), skeleton)

@@ -14,7 +14,7 @@ from data_prep import downloads
 from occjax.data import occlude
 from occjax.data.records import decode
 from occjax.types import Batch, Inputs, Labels
-from studies import crops
+from studies import crops, runs
 
 SPLIT = "covered"
 PATCHES = occlude.PastePatches(patches=(2, 4), size=(0.15, 0.3))
@@ -30,7 +30,7 @@ def prepare(folder: pathlib.Path, out: pathlib.Path) -> None:
     Raises:
         UserError: a file is not there or damaged.
     """
-    if crops.is_there(out, SPLIT):
+    if runs.prepared(out, crops.NAME, SPLIT):
         return
     plain, images = crops.read(folder, "test"), out / f"{crops.NAME}-{SPLIT}"
     images.mkdir(parents=True, exist_ok=True)

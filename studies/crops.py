@@ -13,8 +13,8 @@ import numpy as np
 from data_prep import downloads, lsp
 from data_prep.lsp import EXTENDED
 from occjax import skeletons
-from occjax.data import sources
 from occjax.errors import UserError
+from studies import runs
 
 NAME = "lsp_crops"
 SPLITS = ("train", "test")
@@ -31,16 +31,8 @@ def prepare(folder: pathlib.Path, out: pathlib.Path) -> None:
         UserError: a file is not there or damaged.
     """
     for split in SPLITS:
-        if not is_there(out, split):
+        if not runs.prepared(out, NAME, split):
             downloads.prepare(out, NAME, split, folder / "images", read(folder, split))
-
-
-def is_there(out: pathlib.Path, split: str) -> bool:
-    """Whether a split has been prepared."""
-    try:
-        return bool(len(sources.load({"dir": str(out), "dataset": NAME}, split)))
-    except UserError:
-        return False
 
 
 def read(folder: pathlib.Path, split: str) -> downloads.Download:

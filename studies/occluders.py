@@ -11,8 +11,6 @@ repeated.
 
 import json
 import pathlib
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 
 from absl import flags
@@ -24,9 +22,9 @@ from studies import covered, crops, runs
 
 FLAGS = flags.FLAGS
 NAMES = {
-    "base": "SimpleBaseline",
+    "base": "base network",
     "opec": "+ OPEC-Net",
-    "longer": "SimpleBaseline, trained as long as both",
+    "longer": "base network, trained on for as long as OPEC-Net",
 }
 COLUMNS: dict[str, Callable[[dict], float]] = {
     "clean": lambda pck: pck["test"]["mean"],
@@ -64,14 +62,13 @@ def measure(system: str, seed: int, workdir: pathlib.Path) -> dict[str, dict]:
     """PCK of one system with one seed by split, after training it if need be."""
     settings = {"seed": seed, "data__dir": workdir / "datasets"}
     if system == "opec":
-        settings["init_from"] = f"{workdir}/base-{seed}:^(trunk|upsample|head)/"
+        settings["init_from"] = f"{workdir}/base-{seed}:^(trunk|head)/"
+    elif system == "longer":
+        settings["init_from"] = workdir / f"base-{seed}"
     config = f"configs/study_occluders.py:{system}"
     run = runs.train(config, workdir / f"{system}-{seed}", **settings)
-    scored = {"test": run, covered.SPLIT: run / covered.SPLIT}
-    if not (scored[covered.SPLIT] / "metrics.json").exists():
-        command = [sys.executable, "-m", "occjax.evaluate", f"--workdir={run}"]
-        command += [f"--split={covered.SPLIT}", f"--output={scored[covered.SPLIT]}"]
-        subprocess.run([*command, "--noreport"], check=True)
+    hidden = runs.evaluate(run, run / covered.SPLIT, split=covered.SPLIT)
+    scored = {"test": run, covered.SPLIT: hidden}
     return {
         split: json.loads((where / "metrics.json").read_text(encoding="utf-8"))["pck"]
         for split, where in scored.items()

@@ -1,4 +1,4 @@
-"""Trainings of studies, done once, and tables of figures over their seeds."""
+"""Datasets and trainings of studies, made once, and tables over their seeds."""
 
 import pathlib
 import statistics
@@ -6,6 +6,17 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from occjax.data import sources
+from occjax.errors import UserError
+
+
+def prepared(out: pathlib.Path, name: str, split: str) -> bool:
+    """Whether a folder of datasets has a split."""
+    try:
+        return bool(len(sources.load({"dir": str(out), "dataset": name}, split)))
+    except UserError:
+        return False
 
 
 def train(config: str, workdir: pathlib.Path, **settings: Any) -> pathlib.Path:
@@ -26,6 +37,25 @@ def train(config: str, workdir: pathlib.Path, **settings: Any) -> pathlib.Path:
             command.append(f"--config.{key.replace('__', '.')}={value}")
         subprocess.run(command, check=True)
     return workdir
+
+
+def evaluate(run: pathlib.Path, output: pathlib.Path, **flags: str) -> pathlib.Path:
+    """Scores a run, unless that is done already, and gives the folder of the figures.
+
+    Args:
+        run: folder of the run.
+        output: folder to write to.
+        flags: of `occjax.evaluate`, such as split="val".
+
+    Raises:
+        subprocess.CalledProcessError: the run cannot be scored.
+    """
+    if not (output / "metrics.json").exists():
+        command = [sys.executable, "-m", "occjax.evaluate", f"--workdir={run}"]
+        command += [f"--output={output}", "--noreport"]
+        command += [f"--{name}={value}" for name, value in flags.items()]
+        subprocess.run(command, check=True)
+    return output
 
 
 def tables(

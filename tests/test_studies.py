@@ -68,7 +68,8 @@ def test_systems_share_everything_but_what_is_compared():
 
 def test_every_system_has_a_name_and_a_config():
     for study, settings in ((couples, study_couples), (occluders, study_occluders)):
-        assert set(study.NAMES) == set(settings.SYSTEMS)
+        others = getattr(study, "ALL", {})
+        assert set(study.NAMES) == {*settings.SYSTEMS, *others}
         for system in settings.SYSTEMS:
             config = settings.get_config(system)
             assert config.eval_every == config.steps
@@ -95,7 +96,7 @@ def test_pages_tell_occluded_and_visible_joints_apart():
     shares["visible"] = {"mean": 0.75, "count": 30}
     scored = {"test": shares, covered.SPLIT: shares}
     with flagsaver.flagsaver(seeds=["4"]):
-        page = couples.page({system: [metrics] for system in study_couples.SYSTEMS})
+        page = couples.page({name: [metrics] for name in couples.NAMES})
         lsp_page = occluders.page(dict.fromkeys(study_occluders.SYSTEMS, [scored]))
     row = "| + OPEC-Net | 4 | 12.5 | 50.0 | 0.0 | 25.0 | 50.0 | 25.0 | 50.0 |"
     assert row in page

@@ -59,7 +59,7 @@ class HeatmapNet(nn.Module):
             return Maps((found.heatmaps,), found.maps)
         if isinstance(found, list):
             return Maps(*zip(*((x.heatmaps, x.features) for x in found), strict=True))
-        features = (found,)
+        features = found if isinstance(found, tuple) else (found,)
         if self.deconv:
             features = tuple(self.upsample(found, train=train))
         check_stride(features[-1], image, STRIDE)

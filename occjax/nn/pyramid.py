@@ -42,10 +42,11 @@ class Backbone(nn.Module):
     widths: tuple[int, ...] = (32, 64, 128)  # channels of each stage
     depths: tuple[int, ...] = (1, 2, 4)  # residual blocks of each stage
     features: int = 96  # channels of the output
+    all_levels: bool = False  # give the maps of all levels, the coarsest first
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Array:
+    def __call__(self, x: Array, *, train: bool) -> Array | tuple[Array, ...]:
         """Maps normalised images [B, H, W, 3] to features [B, H / 4, W / 4, features].
 
         Raises:
@@ -67,14 +68,15 @@ class Backbone(nn.Module):
             for _ in range(depth):
                 x = blocks.BasicBlock(width, dtype=self.dtype)(x, train=train)
             levels.append(x)
-        return self._merge(levels, train)
+        merged = self._merge(levels, train)
+        return merged if self.all_levels else merged[-1]
 
-    def _merge(self, levels: list[Array], train: bool) -> Array:
+    def _merge(self, levels: list[Array], train: bool) -> tuple[Array, ...]:
         """Adds the levels, coarse to fine, each brought up to the size of the next."""
-        merged = None
+        merged: list[Array] = []
         for x in reversed(levels):
             x = nn.Dense(self.features, dtype=self.dtype)(x)
-            if merged is not None:
-                x = x + jax.image.resize(merged, x.shape, "bilinear")
-            merged = nn.relu(blocks.BatchNorm(dtype=self.dtype)(x, train=train))
-        return merged
+            if merged:
+                x = x + jax.image.resize(merged[-1], x.shape, "bilinear")
+            merged.append(nn.relu(blocks.BatchNorm(dtype=self.dtype)(x, train=train)))
+        return tuple(merged)

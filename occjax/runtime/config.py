@@ -4,8 +4,11 @@ A file has `get_config(variant="")`, which returns a ConfigDict and raises Value
 for a variant that it lacks. Every mistake a user can make gives one UserError line.
 """
 
+import ast
 import difflib
+import functools
 import json
+import operator
 import os
 import pathlib
 import re
@@ -122,6 +125,30 @@ def input_shape(config: ConfigDict) -> tuple[int, ...]:
     height, width = (size, size) if isinstance(size, int) else size
     people = config.data.get("view", "image") == "people"
     return (*((config.data.max_persons,) if people else ()), height, width, 3)
+
+
+def change(config: ConfigDict, assignment: str) -> None:
+    """Sets what `KEY=VALUE` says, as `--config.KEY=VALUE` does.
+
+    Raises:
+        UserError: there is no such key, or the value is of another type.
+    """
+    key, given, text = assignment.partition("=")
+    path, _, name = key.rpartition(".")
+    if not given or not _has(config, key):
+        raise UserError(
+            f"--set={assignment}: expected KEY=VALUE with a key of the run."
+        )
+    parent = functools.reduce(operator.getitem, path.split(".") if path else (), config)
+    old = parent[name]
+    try:
+        new = text if isinstance(old, str) else ast.literal_eval(text)
+        with config.unlocked():
+            parent[name] = new
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise UserError(
+            f"--set={assignment}: expected {type(old).__name__}, got {text!r}."
+        ) from error
 
 
 def check_resumable(saved: ConfigDict, asked: ConfigDict) -> None:

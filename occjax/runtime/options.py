@@ -14,10 +14,11 @@ class Options(NamedTuple):
 
     flip: bool | None  # None: as the config has it
     scales: tuple[float, ...]
+    changes: tuple[str, ...] = ()  # of the run's config, KEY=VALUE
 
 
 def define_flags() -> None:
-    """Declares --flip and --scales."""
+    """Declares --flip, --scales and --set."""
     flags.DEFINE_bool(
         "flip",
         None,
@@ -25,6 +26,9 @@ def define_flags() -> None:
     )
     flags.DEFINE_list(
         "scales", ["1"], "Image scales of the test, 1 among them: 0.5,1,2."
+    )
+    flags.DEFINE_multi_string(
+        "set", [], "Setting of the run's config to change, such as model.nms=0.8."
     )
 
 
@@ -43,4 +47,4 @@ def parsed() -> Options:
         raise UserError(
             f"--scales={','.join(given)}: expected positive numbers such as 0.5,1,2."
         )
-    return Options(flags.FLAGS.flip, scales)
+    return Options(flags.FLAGS.flip, scales, tuple(flags.FLAGS.set))

@@ -43,11 +43,21 @@ class Trained(NamedTuple):
         )
 
 
-def last(workdir: str | os.PathLike[str], flip: bool | None) -> tuple[int, Any]:
-    """Step and config of a run's last checkpoint, its flip test switched if asked.
+def last(
+    workdir: str | os.PathLike[str],
+    flip: bool | None = None,
+    changes: Iterable[str] = (),
+) -> tuple[int, Any]:
+    """Step and config of a run's last checkpoint.
+
+    Args:
+        workdir: of the run.
+        flip: whether to test with the mirrored image; None: as the config has it.
+        changes: of the config, each KEY=VALUE.
 
     Raises:
-        UserError: there is no run or no checkpoint, or it is damaged.
+        UserError: there is no run or no checkpoint, or it is damaged; or a change does
+            not suit its config.
     """
     folder = pathlib.Path(workdir) / "checkpoints"
     if not folder.is_dir():  # orbax would make it
@@ -60,6 +70,8 @@ def last(workdir: str | os.PathLike[str], flip: bool | None) -> tuple[int, Any]:
     if flip is not None:
         with config.unlocked():
             config.model.flip_test = flip
+    for assignment in changes:
+        configs.change(config, assignment)
     return number, config
 
 

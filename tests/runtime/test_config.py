@@ -150,6 +150,30 @@ def test_a_key_that_only_one_config_has_is_a_difference():
         config.check_resumable(tiny_method.config(), asked)
 
 
+def test_a_setting_of_a_run_can_be_changed_by_name():
+    settings = ConfigDict(dict(model=dict(nms=0.9, name="a"), seed=1)).lock()
+    for assignment in ("model.nms=0.5", "model.name=b=c", "seed=7"):
+        config.change(settings, assignment)
+    assert settings.to_dict() == dict(model=dict(nms=0.5, name="b=c"), seed=7)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("model.nms", "expected KEY=VALUE"),
+        ("model.oks=0.5", "expected KEY=VALUE with a key of the run"),
+        ("model.nms=high", "expected float, got 'high'"),
+        ("seed=0.5", "expected int, got '0.5'"),
+        ("model=1", "expected ConfigDict, got '1'"),
+    ],
+)
+def test_a_change_that_does_not_suit_a_run_is_one_line(assignment, message):
+    settings = ConfigDict(dict(model=dict(nms=0.9), seed=1)).lock()
+    with pytest.raises(UserError, match=f"^--set={assignment}: {message}"):
+        config.change(settings, assignment)
+    assert settings.to_dict() == dict(model=dict(nms=0.9), seed=1)
+
+
 def test_the_name_of_a_run_is_that_of_file_and_variant(parse, spec):
     parse("--config", spec)
     assert config.run_name() == "try"
