@@ -124,8 +124,9 @@ def page(results: dict[str, list[dict]]) -> str:
         "and annotated boxes. Per cent: mean and, in brackets, lowest and highest of",
         f"the seeds {', '.join(FLAGS.seeds)}. Inv and V judge joints of people with "
         "a detection of OKS 0.3",
-        "or more, as the paper is read; `of all` counts the others as missed. Limbs that",
-        f"the base scores {keep} or higher keep their place, as in the released code, but",
+        "or more, as the paper is read; `of all` counts the others as missed. Limbs",
+        f"that the base scores {keep} or higher keep their place, as in the released "
+        "code, but",
         "where every limb is corrected.",
         "",
         *runs.tables(tuple(COLUMNS), shares, FLAGS.seeds),
