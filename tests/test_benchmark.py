@@ -121,7 +121,7 @@ def test_inference_is_measured_beside_that_of_another_config():
     )
     found = benchmark.cost(ours, other, 2)
     assert found["batch_sizes"] == [16, 16]  # crops of people
-    low, high = found["time_ratio_limits"]
+    low, high = found["time_ratio_quartiles"]
     assert 0 < low <= found["time_ratio"] <= high
     figures = {"environment": cli.environment(), "cost": found}
     assert "times the other's time per image" in benchmark.table(figures)
