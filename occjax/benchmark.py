@@ -232,7 +232,7 @@ def example(config: Any, joints: int) -> Batch:
         to_source=to_source,
     )
     if views.of_people(config.data):
-        sides = np.broadcast_to(np.float32([width, height]), (*rows, 2))
+        sides = np.broadcast_to(np.array([width, height], np.float32), (*rows, 2))
         inputs = inputs._replace(
             box=np.concatenate((to_source[..., 2], sides), axis=-1),
             box_score=np.ones(rows, np.float32),
