@@ -8,7 +8,8 @@ an annotation file in COCO's format:
   python -m data_prep.browse --annotations crowdpose_val.json --skeleton crowdpose
 
 With --config, the sheet shows what the training of a config makes of its dataset: each
-record, and beside it its view with augmentation and occlusions.
+record, and beside it its view with augmentation and occlusions, or the crops of its
+people where an example has several.
 
   python -m data_prep.browse --config configs/pinet.py:coco \
       --config.occlusion="({'name': 'mask_joints'},)"
@@ -30,7 +31,7 @@ from occjax.types import Batch
 
 FLAGS = flags.FLAGS
 
-_COLUMNS = 6
+_COLUMNS, _CAPTION = 6, "as trained on"
 
 
 def define_flags() -> None:
@@ -87,7 +88,7 @@ def before_and_after(
     drawn_from, example = pipeline.augmented(source, data, seed=0)
     panels = []
     for index in _spread(drawn_from, count):
-        panels += [_panel(drawn_from[index]), _augmented_panel(example(index))]
+        panels += [_panel(drawn_from[index]), *_augmented_panels(example(index))]
     return _rows(panels)
 
 
@@ -100,16 +101,17 @@ def _rows(panels: Sequence[draw.Panel]) -> list[list[draw.Panel]]:
     return [list(panels[i : i + _COLUMNS]) for i in range(0, len(panels), _COLUMNS)]
 
 
-def _augmented_panel(example: Batch) -> draw.Panel:
-    labels = example.labels
+def _augmented_panels(example: Batch) -> list[draw.Panel]:
+    labels, image = example.labels, example.inputs.image
     assert labels is not None
-    people = labels.area > 0
-    return draw.Panel(
-        example.inputs.image,
-        labels.joints[people],
-        labels.visibility[people],
-        "as trained on",
-    )
+    people = np.flatnonzero(labels.area > 0)
+    shown = [(image, people)]
+    if image.ndim == 4:  # a crop of each person
+        shown = [(image[person], [person]) for person in people]
+    return [
+        draw.Panel(pixels, labels.joints[rows], labels.visibility[rows], _CAPTION)
+        for pixels, rows in shown
+    ]
 
 
 def _panel(record: records.Record) -> draw.Panel:

@@ -7,16 +7,25 @@ prints, with machine, devices and versions, and writes to --output as json:
     model        seconds to create parameters and optimiser state
     train step   seconds to compile, cold and from the cache, images/s, FLOP/s beside
                  the matmul rate of the device as measured in the same run, memory
-    inference    images/s of the network alone and with decoding, and what decoding
-                 adds to the time
+    inference    images/s of the network alone and with decoding, which is one jitted
+                 call, and what decoding adds to the time
     input        training images/s beside a plain loop that only decodes and warps, in
                  as many threads; left out where the dataset is not there
+
+Images are those that the network sees: each crop of a person is one.
+
+    python -m occjax.benchmark --config configs/opecnet.py:frozen
+        --against configs/opecnet.py:base [--output FILE.json]
+
+measures what inference costs beside that of another config: both see as many images and
+take turns, so that other work on the machine hits both. The other's keys change by
+--against.KEY=VALUE.
 
     python -m occjax.benchmark --data [--config configs/NAME.py] [--output FILE.json]
 
 measures reading alone, without jax: whole images at 512, person crops at 256x192, crops
-with pasted people, on the config's dataset, or on scenes of the built-in crowd as JPEG
-files in a temporary folder.
+with pasted people, whatever the config's view is, on its dataset, or on scenes of the
+built-in crowd as JPEG files in a temporary folder.
 
     python -m occjax.benchmark --evaluation [--output FILE.json]
 
@@ -28,17 +37,19 @@ can be measured without its data. Anything of the config can be changed, for ins
 --config.batch_size=8 --config.dtype=bfloat16.
 """
 
+import functools
+import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
 
 from occjax import files
-from occjax.data import sources, speed
+from occjax.data import sources, speed, views
 from occjax.data.crowd import Crowd
 from occjax.errors import UserError
 from occjax.evaluation import speed as scoring_speed
@@ -48,12 +59,23 @@ from occjax.types import UNLABELLED, VISIBLE, Batch, Inputs, Labels
 
 FLAGS = flags.FLAGS
 _SCENES = 96  # of the built-in crowd that reading is measured on
-_PEOPLE = 4  # on a made-up image, or max_persons if that is less
+_PEOPLE = 4  # on a made-up whole image, or max_persons if that is less
+
+
+class Task(NamedTuple):
+    """What a config asks for, ready to run."""
+
+    method: Any
+    model: Any
+    state: Any
+    create_s: float  # seconds that the state took
+    batch: Batch
 
 
 def define_flags() -> None:
     """Declares the command's flags."""
     configs.define_flag()
+    configs.define_flag("against", "Experiment to measure inference against")
     flags.DEFINE_string("output", None, "Json file for the figures.")
     flags.DEFINE_integer("repeats", 10, "Timed runs of each kind.", lower_bound=1)
     flags.DEFINE_bool("data", False, "Measure reading alone.")
@@ -77,7 +99,7 @@ def main(argv: Any) -> None:
 
 
 def everything() -> dict[str, Any]:
-    """All figures of the config that the flag names.
+    """All figures of the config that the flag names, or those beside --against.
 
     Raises:
         UserError: there is none, or it is at fault.
@@ -89,7 +111,11 @@ def everything() -> dict[str, Any]:
         "environment": cli.environment(),
         "config": configs.as_json(FLAGS.config),
     }
-    return figures | measure(FLAGS.config, FLAGS.repeats)
+    if FLAGS.against is None:
+        return figures | measure(FLAGS.config, FLAGS.repeats)
+    figures["against"] = configs.as_json(FLAGS.against)
+    figures["cost"] = cost(FLAGS.config, FLAGS.against, FLAGS.repeats)
+    return figures
 
 
 def survey(config: Any, trials: int) -> dict[str, Any]:
@@ -107,7 +133,7 @@ def survey(config: Any, trials: int) -> dict[str, Any]:
     scenes = Crowd(num_scenes=_SCENES, size=(480, 640), people=(2, 5))
     with tempfile.TemporaryDirectory() as folder:
         source = speed.Files(scenes, folder)
-        return {"data": speed.survey(source, {"max_persons": 5}, trials)}
+        return {"data": speed.survey(source, {}, trials)}
 
 
 def measure(config: Any, repeats: int) -> dict[str, Any]:
@@ -120,60 +146,130 @@ def measure(config: Any, repeats: int) -> dict[str, Any]:
     from occjax.runtime.mesh import Layout
 
     layout = Layout.create()
-    layout.check_batch_size(config.batch_size)
-    data = configs.data_settings(config)
-    skeleton = sources.skeleton_of(data)
-    method, model = step.build_model(config, skeleton)
-    batch = example(config.batch_size, data, skeleton.num_joints)
-    start = time.perf_counter()
-    state = step.init_state(config, model, configs.input_shape(config), layout)
-    figures: dict[str, Any] = {"model": {"create_s": time.perf_counter() - start}}
+    task = ready(config, layout)
+    figures: dict[str, Any] = {"model": {"create_s": task.create_s}}
     figures["matmul"] = {
         "dtype": config.dtype,
         "flop_per_s": matmul_rate(config.dtype, repeats),
     }
-    figures["inference"] = inference(
-        method, model, state, batch.inputs, layout, repeats
+    figures["inference"] = inference(task, layout, repeats)
+    train_step = step.make_train_step(
+        config, task.method, task.model, task.state, layout
     )
-    train_step = step.make_train_step(config, method, model, state, layout)
-    figures["train"] = training(train_step, state, layout.shard_batch(batch), repeats)
-    figures["input"] = reading(config, data, repeats)
+    placed = layout.shard_batch(task.batch)
+    figures["train"] = training(train_step, task.state, placed, repeats)
+    figures["input"] = reading(config, configs.data_settings(config), repeats)
     return figures
 
 
-def example(batch_size: int, data: dict, joints: int) -> Batch:
-    """A batch of noise with made-up people, the same every time."""
+def cost(config: Any, other: Any, repeats: int) -> dict[str, Any]:
+    """What inference costs beside that of another config, as times per image.
+
+    The other's batch is as large as the config's.
+
+    Raises:
+        UserError: a config is at fault.
+    """
+    from occjax.runtime import step
+    from occjax.runtime.mesh import Layout
+
+    layout = Layout.create()
+    task = ready(config, layout)
+    crops = math.prod(configs.input_shape(other)[:-3])
+    other.batch_size = -(-_images(task.batch) // crops)
+    tasks = (task, ready(other, layout))
+    runs = []
+    for method, model, state, _, batch in tasks:
+        whole = step.make_predict_step(method, model, layout)
+        arguments = state.variables, layout.shard_batch(batch.inputs)
+        runs.append(functools.partial(whole, *arguments))
+    images = [_images(task.batch) for task in tasks]
+    per_image = in_turns(runs, repeats) / np.array(images)
+    low, middle, high = np.quantile(
+        per_image[:, 0] / per_image[:, 1], (0.25, 0.5, 0.75)
+    )
+    return {
+        "batch_sizes": images,
+        "images_per_s": (1 / np.median(per_image, axis=0)).tolist(),
+        "time_ratio": float(middle),
+        "time_ratio_quartiles": [float(low), float(high)],
+    }
+
+
+def ready(config: Any, layout: Any) -> Task:
+    """The model of a config with a fresh state, and a batch for it.
+
+    Raises:
+        UserError: the config is at fault.
+    """
+    from occjax.runtime import step
+
+    layout.check_batch_size(config.batch_size)
+    skeleton = sources.skeleton_of(configs.data_settings(config))
+    method, model = step.build_model(config, skeleton)
+    start = time.perf_counter()
+    state = step.init_state(config, model, configs.input_shape(config), layout)
+    taken = time.perf_counter() - start
+    return Task(method, model, state, taken, example(config, skeleton.num_joints))
+
+
+def example(config: Any, joints: int) -> Batch:
+    """A batch of noise with made-up people, the same every time.
+
+    In their source, inputs lie a quarter of their width apart, so that the boxes of
+    people who are cropped of one image overlap.
+    """
     rng = np.random.default_rng(0)
-    size, persons = data["size"], int(data["max_persons"])
-    height, width = np.broadcast_to(size, 2).tolist()
-    shape = (batch_size, persons)
+    *crops, height, width, _ = configs.input_shape(config)
+    rows = (config.batch_size, *crops)
+    persons = int(config.data.max_persons)
+    people = persons if crops else min(persons, _PEOPLE)
+    to_source = np.tile(np.eye(2, 3, dtype=np.float32), (*rows, 1, 1))
+    to_source[..., 0, 2] = np.arange(rows[-1]) * width / 4
+    inputs = Inputs(
+        image=rng.integers(0, 256, (*rows, height, width, 3), dtype=np.uint8),
+        valid=np.tile(np.array([height, width], np.int32), (*rows, 1)),
+        to_source=to_source,
+    )
+    if views.of_people(config.data):
+        sides = np.broadcast_to(np.array([width, height], np.float32), (*rows, 2))
+        inputs = inputs._replace(
+            box=np.concatenate((to_source[..., 2], sides), axis=-1),
+            box_score=np.ones(rows, np.float32),
+        )
+    shape = (config.batch_size, persons)
     area = np.zeros(shape, np.float32)
-    area[:, :_PEOPLE] = height * width / 4
-    image = rng.integers(0, 256, (batch_size, height, width, 3), dtype=np.uint8)
-    to_source = np.tile(np.eye(2, 3, dtype=np.float32), (batch_size, 1, 1))
-    valid = np.tile(np.array([height, width], np.int32), (batch_size, 1))
+    area[:, :people] = height * width / 4
     visible = np.where(area > 0, VISIBLE, UNLABELLED).astype(np.uint8)
     labels = Labels(
         joints=rng.uniform(0, (width, height), (*shape, joints, 2)).astype(np.float32),
         visibility=visible[..., None].repeat(joints, axis=-1),
         area=area,
-        ignore=np.zeros((batch_size, height // 4, width // 4), bool),
+        ignore=np.zeros((*rows, height // 4, width // 4), bool),
         head_size=np.zeros(shape, np.float32),
     )
-    ids = np.arange(batch_size, dtype=np.int64)
-    return Batch(Inputs(image, valid, to_source), labels, ids)
+    return Batch(inputs, labels, np.arange(config.batch_size, dtype=np.int64))
 
 
-def seconds(run: Callable[[], Any], repeats: int) -> float:
-    """Median time of a run, which is done when its result is on the device."""
+def seconds(run: Callable[[], Any]) -> float:
+    """Time of a run, which is done when its result is on the device."""
     import jax
 
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(run())
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    start = time.perf_counter()
+    jax.block_until_ready(run())
+    return time.perf_counter() - start
+
+
+def median_seconds(run: Callable[[], Any], repeats: int) -> float:
+    """Median time of a run."""
+    return statistics.median(seconds(run) for _ in range(repeats))
+
+
+def in_turns(runs: Sequence[Callable[[], Any]], repeats: int) -> np.ndarray:
+    """Seconds [repeats, runs] of runs that take turns, after one that compiles each."""
+    for run in runs:
+        seconds(run)
+    return np.array([[seconds(run) for run in runs] for _ in range(repeats)])
 
 
 def matmul_rate(dtype: str, repeats: int) -> float:
@@ -185,28 +281,25 @@ def matmul_rate(dtype: str, repeats: int) -> float:
     factor = jnp.ones((side, side), dtype)
     multiply = jax.jit(jnp.matmul)
     jax.block_until_ready(multiply(factor, factor))
-    return 2 * side**3 / seconds(lambda: multiply(factor, factor), repeats)
+    taken = median_seconds(lambda: multiply(factor, factor), repeats)
+    return 2 * side**3 / taken
 
 
-def inference(
-    method: Any, model: Any, state: Any, inputs: Inputs, layout: Any, repeats: int
-) -> dict[str, float]:
+def inference(task: Task, layout: Any, repeats: int) -> dict[str, float]:
     """Images/s of the network, and of the network with decoding."""
     import jax
 
     from occjax.runtime import step
 
     def network(variables: Any, inputs: Inputs) -> Any:
-        return model.apply(variables, inputs, train=False)
+        return task.model.apply(variables, inputs, train=False)
 
-    images, placed = len(inputs.image), layout.shard_batch(inputs)
-    options = step.compiler_options()
-    forward = jax.jit(network, compiler_options=options)
-    whole = step.make_predict_step(method, model, layout)
-    times = []
-    for run in (forward, whole):
-        jax.block_until_ready(run(state.variables, placed))  # compiles
-        times.append(seconds(lambda run=run: run(state.variables, placed), repeats))
+    arguments = task.state.variables, layout.shard_batch(task.batch.inputs)
+    forward = jax.jit(network, compiler_options=step.compiler_options())
+    whole = step.make_predict_step(task.method, task.model, layout)
+    runs = [functools.partial(run, *arguments) for run in (forward, whole)]
+    times = np.median(in_turns(runs, repeats), axis=0).tolist()
+    images = _images(task.batch)
     return {
         "batch_size": images,
         "network_images_per_s": images / times[0],
@@ -239,22 +332,27 @@ def training(train_step: Any, state: Any, batch: Batch, repeats: int) -> dict[st
         return measured
 
     jax.block_until_ready(run())
-    per_step = seconds(run, repeats)
+    per_step, images = median_seconds(run, repeats), _images(batch)
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
     flops = (cost or {}).get("flops")  # of one device's share
     peak = jax.local_devices()[0].memory_stats()
     return {
-        "batch_size": int(batch.inputs.image.shape[0]),
+        "batch_size": images,
         "trace_s": traced - start,
         "compile_cold_s": cold - traced,
         "trace_and_compile_cached_s": warm - again,
         "step_s": per_step,
-        "images_per_s": batch.inputs.image.shape[0] / per_step,
+        "images_per_s": images / per_step,
         "flop_per_step": flops,
         "flop_per_s": flops / per_step if flops else None,
         "planned_bytes": _planned(memory),
         "peak_bytes": peak["peak_bytes_in_use"] if peak else None,
     }
+
+
+def _images(batch: Batch) -> int:
+    """How many images or crops of people a batch has."""
+    return math.prod(batch.inputs.image.shape[:-3])
 
 
 def _forget_compiled() -> None:
@@ -287,8 +385,7 @@ def reading(config: Any, data: dict, repeats: int) -> dict[str, Any] | None:
 
 def table(figures: dict[str, Any]) -> str:
     """The figures for the screen."""
-    train, infer, feed = (figures[key] for key in ("train", "inference", "input"))
-    machine, rate = figures["environment"], figures["matmul"]["flop_per_s"]
+    machine = figures["environment"]
     devices, packages = machine["devices"], machine["packages"]
     named = ", ".join(f"{name} {packages[name]}" for name in ("jax", "flax", "numpy"))
     rows = [
@@ -298,6 +395,33 @@ def table(figures: dict[str, Any]) -> str:
             "versions",
             f"occjax {machine['occjax']}, python {machine['python']}, {named}",
         ),
+        *(_cost_rows(figures) if "cost" in figures else _rows(figures)),
+    ]
+    return "\n".join(f"{name:<11}{text}" for name, text in rows)
+
+
+def _cost_rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    found = figures["cost"]
+    rates = [
+        f"{rate:.1f} images/s, batch {batch}"
+        for rate, batch in zip(found["images_per_s"], found["batch_sizes"], strict=True)
+    ]
+    low, high = found["time_ratio_quartiles"]
+    return [
+        ("inference", rates[0]),
+        ("against", rates[1]),
+        (
+            "cost",
+            f"{found['time_ratio']:.3f} times the other's time per image, "
+            f"in half of the turns {low:.3f} to {high:.3f}",
+        ),
+    ]
+
+
+def _rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    train, infer, feed = (figures[key] for key in ("train", "inference", "input"))
+    rate = figures["matmul"]["flop_per_s"]
+    return [
         ("model", f"created in {figures['model']['create_s']:.1f} s"),
         (
             "compile",
@@ -327,7 +451,6 @@ def table(figures: dict[str, Any]) -> str:
         ),
         ("input", _input_row(feed)),
     ]
-    return "\n".join(f"{name:<11}{text}" for name, text in rows)
 
 
 def _input_row(feed: dict[str, Any] | None) -> str:

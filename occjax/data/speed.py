@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import itertools
+import math
 import os
 import pathlib
 import statistics
@@ -50,13 +51,12 @@ class Files:
 
 
 def plain_loop(
-    source: Source, data: Mapping[str, Any], count: int
+    task: views.Training, count: int
 ) -> list[Callable[[], list[np.ndarray]]]:
-    """The least that so many training examples cost: decode, and a warp for each crop.
+    """The least that so many examples of training cost: decode, and warp each crop.
 
     Records are read and maps are drawn beforehand.
     """
-    task = views.training(source, data)
     rng = np.random.default_rng(0)
     order = pipeline.Shuffled(range(len(task.source)), 0)
     records = [task.source[order[i]] for i in range(count)]
@@ -93,21 +93,21 @@ def compare(
         trials: how often.
 
     Returns:
-        `pipeline` and `plain`, images/s; the same with `_per_core`, images per second
-        of processor time, which other work on the machine disturbs less; `ratio` and
-        `ratio_per_core` of the two.
+        `pipeline` and `plain`, images/s, where each crop of a person is one; the same
+        with `_per_core`, images per second of processor time, which other work on the
+        machine disturbs less; `ratio` and `ratio_per_core` of the two.
     """
     threads = max(int(data["threads"]), 1)
     batches = max(-(-_IMAGES // batch_size), 4 * (threads + 1))
-    jobs = plain_loop(source, data, batches * batch_size)
+    task = views.training(source, data)
+    jobs = plain_loop(task, batches * batch_size)
+    images = len(jobs) * math.prod(task.view.canvas[:-2])  # a crop of a person is one
     rates: dict[str, list[tuple[float, float]]] = {"pipeline": [], "plain": []}
     for trial in range(trials):
         feed = pipeline.train_batches(source, data, batch_size, seed=trial)
-        rates["pipeline"].append(
-            _rate(len(jobs), lambda feed=feed: _drain(feed, batches))
-        )
+        rates["pipeline"].append(_rate(images, lambda feed=feed: _drain(feed, batches)))
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            rates["plain"].append(_rate(len(jobs), lambda pool=pool: _run(pool, jobs)))
+            rates["plain"].append(_rate(images, lambda pool=pool: _run(pool, jobs)))
     figures = {}
     for name, pairs in rates.items():
         figures[name] = statistics.median(pair[0] for pair in pairs)
@@ -146,12 +146,13 @@ def survey(
         trials: see `compare`.
         batch_size: see `compare`.
     """
+    shared = {**data, "max_persons": source.max_persons}
     found = {}
     for name, settings in PIPELINES.items():
         rows = []
         for _ in range(trials):
             one, two = (
-                compare(source, {**data, "threads": n, **settings}, batch_size, 1)
+                compare(source, {**shared, "threads": n, **settings}, batch_size, 1)
                 for n in (1, 2)
             )
             one["pipeline_scaling"] = two["pipeline"] / one["pipeline"]

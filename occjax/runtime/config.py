@@ -26,15 +26,18 @@ MAY_CHANGE = (
     r"steps|eval_every|checkpoint_every|log_every"
     r"|data\.(dir|threads|eval_split|eval_images)"
 )
+_FLAGS = ("config", "against")  # of experiments; most commands have the first alone
 
 
-def define_flag() -> flags.FlagHolder[Any]:
+def define_flag(
+    flag: str = "config", purpose: str = "Experiment to run"
+) -> flags.FlagHolder[Any]:
     """Declares `--config` with its `--config.KEY=VALUE` overrides; keys are locked."""
     return config_flags.DEFINE_config_file(
-        "config",
+        flag,
         None,
-        "Experiment to run: configs/NAME.py or configs/NAME.py:VARIANT. Any key in it "
-        "can be changed by --config.KEY=VALUE, for instance --config.optim.lr=1e-4.",
+        f"{purpose}: configs/NAME.py or configs/NAME.py:VARIANT. Any key in it can be "
+        f"changed by --{flag}.KEY=VALUE, for instance --{flag}.optim.lr=1e-4.",
     )
 
 
@@ -44,31 +47,34 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     Raises:
         UserError: an unknown flag, config key, file or variant, or a wrong type.
     """
-    spec = _flag_value(argv, "config")
-    if spec is not None:
-        _check_overrides(load(spec), argv)
+    for flag in _FLAGS:
+        spec = _flag_value(argv, flag)
+        if flag in flags.FLAGS and spec is not None:
+            _check_overrides(load(spec, flag), flag, argv)
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
         raise UserError(_first_line(error)) from error
 
 
-def load(spec: str) -> ConfigDict:
+def load(spec: str, flag: str = "config") -> ConfigDict:
     """Reads `configs/NAME.py` or `configs/NAME.py:VARIANT`; the result is locked.
+
+    Messages name the flag that gave it.
 
     Raises:
         UserError: there is no such file or variant, or it defines no get_config.
     """
     path, _, variant = spec.partition(":")
     if not os.path.isfile(path):
-        raise UserError(f"--config: there is no file {path}.{_other_configs(path)}")
+        raise UserError(f"--{flag}: there is no file {path}.{_other_configs(path)}")
     get_config = runpy.run_path(path).get("get_config")
     if get_config is None:
-        raise UserError(f"--config: {path} defines no get_config(variant).")
+        raise UserError(f"--{flag}: {path} defines no get_config(variant).")
     try:
         return get_config(variant).lock()
     except ValueError as error:
-        raise UserError(f"--config={spec}: {_first_line(error)}") from error
+        raise UserError(f"--{flag}={spec}: {_first_line(error)}") from error
 
 
 def run_name() -> str:
@@ -179,11 +185,11 @@ def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{key}", value
 
 
-def _check_overrides(config: ConfigDict, argv: Sequence[str]) -> None:
-    """Names the first `--config.KEY` that the config lacks, and the nearest it has."""
+def _check_overrides(config: ConfigDict, flag: str, argv: Sequence[str]) -> None:
+    """Names the first `--FLAG.KEY` that the config lacks, and the nearest it has."""
     known = [key for key, _ in leaves(config.to_dict())]
     for argument in argv:
-        match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
+        match = re.match(rf"--?(?:no)?{flag}\.([^=]+)", argument)
         if match is None or _has(config, match[1]):
             continue
         key = match[1]
@@ -191,7 +197,7 @@ def _check_overrides(config: ConfigDict, argv: Sequence[str]) -> None:
         near = difflib.get_close_matches(key, known, 1)
         near = near or difflib.get_close_matches(key.rpartition(".")[2], by_last, 1)
         hint = f" Did you mean {by_last.get(near[0], near[0])}?" if near else ""
-        raise UserError(f"--config.{key}: the config has no such key.{hint}")
+        raise UserError(f"--{flag}.{key}: the config has no such key.{hint}")
 
 
 def _has(config: ConfigDict, key: str) -> bool:

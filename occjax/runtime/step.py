@@ -182,7 +182,7 @@ def make_predict_step(
 ) -> PredictStep:
     """Compiles inference: `TrainState.variables` and Inputs -> Poses on every device.
 
-    It is compiled anew for each shape of Inputs.
+    Network, graphs and decoding are one call, compiled anew for each shape of Inputs.
     """
 
     def predict_step(variables: Mapping[str, Any], inputs: Inputs) -> Poses:

@@ -44,6 +44,18 @@ def test_training_views_of_a_config_stand_beside_their_records(tmp_path):
     assert len(after.joints) == len(before.joints) >= 2
 
 
+def test_a_view_of_people_shows_the_crop_of_each():
+    data = configs.load("configs/couplegraph.py:smoke").data.to_dict()
+    data["crowd"]["num_scenes"] = 4
+    source = sources.load(data, "train")
+    ((record, *crops),) = browse.before_and_after(source, 1, data)
+    assert len(crops) == len(record.joints) == 2
+    for crop in crops:
+        assert crop.image.shape == (64, 64, 3)
+        assert crop.joints.shape == (1, source.skeleton.num_joints, 2)
+    assert np.any(crops[0].image != crops[1].image)
+
+
 def test_command_counts_a_file_without_its_images(photographs, tmp_path):
     file = photographs / "crowdpose" / "annotations" / "crowdpose_images_1.json"
 

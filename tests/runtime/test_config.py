@@ -41,7 +41,8 @@ def parse(monkeypatch):
         values = flags.FlagValues()
         monkeypatch.setattr(flags, "FLAGS", values)
         monkeypatch.setattr(sys, "argv", ["train", *argv])
-        config.config_flags.DEFINE_config_file("config", None, flag_values=values)
+        for flag in ("config", "against"):
+            config.config_flags.DEFINE_config_file(flag, None, flag_values=values)
         config.parse_flags(sys.argv)
         return values.config
 
@@ -56,6 +57,16 @@ def test_a_config_is_read_with_its_variant_and_overrides(parse, spec):
     assert found.steps == 7
     assert found.data.scale == (0.1, 0.2)
     assert found.optim.lr == 0.1
+
+
+def test_a_second_config_has_overrides_and_messages_of_its_own(parse, spec):
+    given = "--config", spec, "--against", f"{spec}:big", "--against.steps=7"
+    assert parse(*given).steps == 10
+    assert flags.FLAGS.against.steps == 7
+    with pytest.raises(UserError, match="--against.stepz: .*Did you mean steps"):
+        parse(*given, "--against.stepz=7")
+    with pytest.raises(UserError, match="--against: there is no file"):
+        parse("--config", spec, "--against", "nowhere.py")
 
 
 def test_the_config_is_locked(spec):
