@@ -125,7 +125,8 @@ def ocpose() -> ConfigDict:
     config.model.backbone = ConfigDict(dict(name="fastpose", depth=101))
     config.model.deconv = ()
     config.model.head = ConfigDict(dict(widths=(256, 128, 128), features=128))
-    config.optim.schedule.warmup = epoch
+    # the released code's: 1e-5 is where the rate starts and its least
+    config.optim.schedule.update(dict(name="floored_cosine", warmup=epoch, end=0.01))
     return config
 
 
@@ -150,7 +151,7 @@ def coco() -> ConfigDict:
     config = ocpose()
     config.batch_size = 128
     epoch = common.COCO_PEOPLE // config.batch_size
-    config.update(dict(steps=30 * epoch, eval_every=epoch, checkpoint_every=epoch))
+    config.update(dict(steps=25 * epoch, eval_every=epoch, checkpoint_every=epoch))
     config.data.update(dict(dataset="coco", eval_split="val", size=(384, 288)))
     config.data.padding = 1.25
     config.model = ConfigDict(
