@@ -1,4 +1,4 @@
-"""A laptop's PINet learns sixteen crowded photographs by heart, and is scored on them.
+"""Laptops' networks learn a few photographs by heart, and are scored on them.
 
 Labels, warps, masks, training, decoding and back-projection must agree to get there.
 """
@@ -43,11 +43,37 @@ def prepare(folder: pathlib.Path, out: pathlib.Path, lost: set[int]) -> Any:
     return albums.prepare(folder, "coco", out, choose, PHOTOGRAPHS)
 
 
-def train(datasets: pathlib.Path, workdir: pathlib.Path) -> dict:
-    """Trains and scores, unless that is done already; gives metrics.json."""
+def train(
+    datasets: pathlib.Path,
+    workdir: pathlib.Path,
+    variant: str = "",
+    *overrides: str,
+) -> dict:
+    """Trains and scores, unless that is done already; gives metrics.json.
+
+    Args:
+        datasets: folder of datasets.
+        workdir: of the run.
+        variant: of configs/study_photographs.py.
+        overrides: of its settings, "steps=10".
+    """
     if not (workdir / "metrics.json").exists():
-        command = [sys.executable, "-m", "occjax.train"]
-        command += ["--config=configs/study_photographs.py", f"--workdir={workdir}"]
-        command += [f"--config.data.dir={datasets}"]
+        command = [sys.executable, "-m", "occjax.train", f"--workdir={workdir}"]
+        command += [f"--config=configs/study_photographs.py:{variant}"]
+        overrides = (f"data.dir={datasets}", *overrides)
+        command += [f"--config.{override}" for override in overrides]
         subprocess.run(command, check=True)
     return json.loads((workdir / "metrics.json").read_text(encoding="utf-8"))
+
+
+def couples(
+    datasets: pathlib.Path, workdir: pathlib.Path, *overrides: str
+) -> dict[str, dict]:
+    """OPEC-Net, then CoupleGraph upon it: by name what `train` gives."""
+    first = workdir / "opecnet"
+    after = f"init_from={first}"
+    second = workdir / "couplegraph"
+    return {
+        "OPEC-Net": train(datasets, first, "opecnet", *overrides),
+        "CoupleGraph": train(datasets, second, "couplegraph", after, *overrides),
+    }

@@ -40,7 +40,9 @@ from occjax.types import Array, Inputs, Labels, Poses
 
 LIMBS, BONES = OCPOSE.joints, OCPOSE.bones
 FRAMES = ("crop", "box")
-EXPANDED = 0.15  # of a side of the box, added at each end (released code)
+# Of a side of the box, added at each end. The released code then cuts boxes off at the
+# image, which is not done here.
+EXPANDED = 0.15
 
 
 class Corrected(NamedTuple):

@@ -67,7 +67,11 @@ def floored_cosine(
         return lr * jnp.maximum((1 + jnp.cos(jnp.pi * share)) / 2, end)
 
     rise = optax.linear_schedule(end * lr, float(fall(warmup)), warmup)
-    return lambda step: jnp.where(step < warmup, rise(step), fall(step))
+
+    def rate(step: Any) -> jax.Array:
+        return jnp.where(step < warmup, rise(step), fall(step))
+
+    return rate
 
 
 SCHEDULES = {
