@@ -64,7 +64,7 @@ def read(folder: pathlib.Path, name: str, workdir: pathlib.Path) -> oracle.Resul
 def oracle_lines(results: dict[str, oracle.Result]) -> list[str]:
     """The oracle's part of the page."""
     lines = [
-        "# PINet on photographs: the labels' way through it, and learning by heart",
+        "# Photographs: the labels' way through PINet, and learning by heart",
         "",
         "Made by `python -m studies.photographs --photographs DIR`.",
         "",
@@ -113,15 +113,15 @@ def overfit_lines(learned: dict[str, dict]) -> list[str]:
         "same ones (`configs/study_photographs.py`). All of OPEC-Net's limbs are those",
         "of its graph; CoupleGraph comes after it, with all before it frozen.",
         "",
-        "| method | photographs | persons | steps | AP | AP50 | AP75 |",
-        "|---|---|---|---|---|---|---|",
+        "| method | photographs | steps | AP | AP50 | AP75 |",
+        "|---|---|---|---|---|---|",
     ]
     for name, metrics in learned.items():
         of = metrics["protocol"]
         cells = (f"{metrics[figure]:.3f}" for figure in ("AP", "AP50", "AP75"))
         lines.append(
-            f"| {name} | {of['images']} of {of['dataset']} | {of['persons']} | "
-            f"{of['step']} | {' | '.join(cells)} |"
+            f"| {name} | {of['images']} of {of['dataset']} | {of['step']} | "
+            f"{' | '.join(cells)} |"
         )
     return lines
 

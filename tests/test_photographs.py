@@ -5,7 +5,7 @@
 
 import pytest
 
-from studies import albums, oracle, photographs
+from studies import albums, oracle, overfit, photographs
 
 # Persons whom the method cannot represent: "part-large" has no arms, so elbows and
 # wrists alone make no part, and two people can have a part's centre in one pixel.
@@ -46,3 +46,14 @@ def test_photographs_are_those_with_two_labelled_people(result):
 
 def test_every_album_is_known():
     assert set(LOST) < set(albums.ALBUMS)
+
+
+@pytest.mark.slow
+def test_couples_are_learnt_by_heart(photographs, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")  # the commands take one
+    datasets = tmp_path / "datasets"
+    albums.prepare(photographs, "ochuman", datasets, albums.crowded)
+    learned = overfit.couples(datasets, tmp_path, "steps=300")
+    assert list(learned) == ["OPEC-Net", "CoupleGraph"]
+    for name, metrics in learned.items():
+        assert metrics["AP50"] > 0.8, name
