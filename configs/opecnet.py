@@ -9,7 +9,8 @@ frozen      the head on a trained base:
             `--config.init_from="runs/opecnet-base:^(trunk|upsample|head)/"`
 smoke       two steps of a tiny model, in seconds: what tests run
 ocpose      OCPose as published: AlphaPose's FastPose as frozen base at 320 x 256, Adam
-            1e-3, cosine, gradients clipped at 1, 14 images a step for 25 epochs
+            with the released code's rates from 1e-3 down to 1e-5, gradients clipped
+            at 1, 14 images a step for 25 epochs
 crowdpose   the same on CrowdPose
 ochuman     the same on OCHuman, whose val part trains
 coco        COCO with SimpleBaseline, ResNet-152 at 384 x 288
