@@ -3,6 +3,8 @@
 `python -m studies.photographs` does this with all photographs, and learns some too.
 """
 
+import os
+
 import pytest
 
 from studies import albums, oracle, overfit, photographs
@@ -50,10 +52,13 @@ def test_every_album_is_known():
 
 @pytest.mark.slow
 def test_couples_are_learnt_by_heart(photographs, tmp_path, monkeypatch):
-    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")  # the commands take one
+    # a user's environment: one device, jax's own promotion rules
+    for name in [x for x in os.environ if x.startswith("JAX_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     datasets = tmp_path / "datasets"
     albums.prepare(photographs, "ochuman", datasets, albums.crowded)
-    learned = overfit.couples(datasets, tmp_path, "steps=300")
+    learned = overfit.couples(datasets, tmp_path, "steps=600")
     assert list(learned) == ["OPEC-Net", "CoupleGraph"]
     for name, metrics in learned.items():
-        assert metrics["AP50"] > 0.8, name
+        assert metrics["AP50"] > 0.9, name
