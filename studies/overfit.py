@@ -1,4 +1,4 @@
-"""A laptop's PINet learns sixteen crowded photographs by heart, and is scored on them.
+"""Laptops' networks learn a few photographs by heart, and are scored on them.
 
 Labels, warps, masks, training, decoding and back-projection must agree to get there.
 """
@@ -41,7 +41,27 @@ def prepare(folder: pathlib.Path, out: pathlib.Path, lost: set[int]) -> Any:
     return albums.prepare(folder, "coco", out, choose, PHOTOGRAPHS)
 
 
-def train(datasets: pathlib.Path, workdir: pathlib.Path) -> dict:
-    """Trains and scores, unless that is done already; gives metrics.json."""
-    runs.train("configs/study_photographs.py", workdir, data__dir=datasets)
+def train(
+    datasets: pathlib.Path, workdir: pathlib.Path, variant: str = "", **settings: Any
+) -> dict:
+    """Trains and scores, unless that is done already; gives metrics.json.
+
+    Args:
+        datasets: folder of datasets.
+        workdir: of the run.
+        variant: of configs/study_photographs.py.
+        settings: of it, as `runs.train` takes them.
+    """
+    config = f"configs/study_photographs.py:{variant}"
+    runs.train(config, workdir, data__dir=datasets, **settings)
     return json.loads((workdir / "metrics.json").read_text(encoding="utf-8"))
+
+
+def couples(
+    datasets: pathlib.Path, workdir: pathlib.Path, **settings: Any
+) -> dict[str, dict]:
+    """OPEC-Net, then CoupleGraph upon it: by name what `train` gives."""
+    first, second = workdir / "opecnet", workdir / "couplegraph"
+    one = train(datasets, first, "opecnet", **settings)
+    two = train(datasets, second, "couplegraph", init_from=first, **settings)
+    return {"OPEC-Net": one, "CoupleGraph": two}

@@ -3,9 +3,11 @@
 `python -m studies.photographs` does this with all photographs, and learns some too.
 """
 
+import os
+
 import pytest
 
-from studies import albums, oracle, photographs
+from studies import albums, oracle, overfit, photographs
 
 # Persons whom the method cannot represent: "part-large" has no arms, so elbows and
 # wrists alone make no part, and two people can have a part's centre in one pixel.
@@ -46,3 +48,17 @@ def test_photographs_are_those_with_two_labelled_people(result):
 
 def test_every_album_is_known():
     assert set(LOST) < set(albums.ALBUMS)
+
+
+@pytest.mark.slow
+def test_couples_are_learnt_by_heart(photographs, tmp_path, monkeypatch):
+    # a user's environment: one device, jax's own promotion rules
+    for name in [x for x in os.environ if x.startswith("JAX_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    datasets = tmp_path / "datasets"
+    albums.prepare(photographs, "ochuman", datasets, albums.crowded)
+    learned = overfit.couples(datasets, tmp_path, steps=600)
+    assert list(learned) == ["OPEC-Net", "CoupleGraph"]
+    for name, metrics in learned.items():
+        assert metrics["AP50"] > 0.9, name

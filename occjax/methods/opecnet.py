@@ -40,7 +40,9 @@ from occjax.types import Array, Inputs, Labels, Poses
 
 LIMBS, BONES = OCPOSE.joints, OCPOSE.bones
 FRAMES = ("crop", "box")
-EXPANDED = 0.15  # of a side of the box, added at each end (released code)
+# Of a side of the box, added at each end. The released code then cuts boxes off at the
+# image, which is not done here.
+EXPANDED = 0.15
 
 
 class Corrected(NamedTuple):
@@ -175,9 +177,7 @@ class Model(nn.Module):
 
     def _base(self, inputs: Inputs, *, train: bool, fixed: bool) -> heatmap_net.Maps:
         """The base network's maps; heatmaps of a test are the mean of orientations."""
-        image = normalize(inputs.image, self.dtype, self.mean, self.std)
-        if self.frame == "box":
-            image = jnp.where(_inside(inputs), image, 0)
+        image = self.pixels(inputs)
         if train or not self.flip_test:
             found = self.net(image, train=train and not fixed)
             found = found._replace(heatmaps=(self._channels(found.heatmaps[-1]),))
@@ -191,6 +191,13 @@ class Model(nn.Module):
         )
         upright = tuple(x.reshape(-1, 2, *x.shape[1:])[:, 0] for x in found.features)
         return heatmap_net.Maps((maps,), upright)
+
+    def pixels(self, inputs: Inputs) -> Array:
+        """The normalised crops [B, H, W, 3] that the base network sees."""
+        image = normalize(inputs.image, self.dtype, self.mean, self.std)
+        if self.frame == "box":
+            image = jnp.where(_inside(inputs), image, 0)
+        return image
 
     def _channels(self, heatmaps: Array) -> Array:
         """The base's maps of the skeleton's joints."""

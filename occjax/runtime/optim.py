@@ -48,12 +48,38 @@ def milestones(
 
 def cosine(lr: float, steps: int, warmup: int = 0, end: float = 0.0) -> optax.Schedule:
     """Rises linearly for `warmup` steps, then falls to `end` * lr along a cosine."""
-    if not 0 <= warmup < steps:
-        raise ValueError(f"warmup={warmup} must be below the {steps} steps of the run")
+    _check_warmup(warmup, steps)
     return optax.warmup_cosine_decay_schedule(0.0, lr, warmup, steps, end * lr)
 
 
-SCHEDULES = {"constant": constant, "steps": milestones, "cosine": cosine}
+def floored_cosine(
+    lr: float, steps: int, warmup: int = 0, end: float = 0.0
+) -> optax.Schedule:
+    """A cosine from lr to 0 over all steps, cut off below `end` * lr: OPEC-Net's.
+
+    The first `warmup` steps rise linearly from `end` * lr to where the cosine then is,
+    so lr itself is never reached.
+    """
+    _check_warmup(warmup, steps)
+
+    def fall(step: Any) -> jax.Array:
+        share = jnp.asarray(step, jnp.float32) / steps
+        return lr * jnp.maximum((1 + jnp.cos(jnp.pi * share)) / 2, end)
+
+    rise = optax.linear_schedule(end * lr, float(fall(warmup)), warmup)
+
+    def rate(step: Any) -> jax.Array:
+        return jnp.where(step < warmup, rise(step), fall(step))
+
+    return rate
+
+
+SCHEDULES = {
+    "constant": constant,
+    "steps": milestones,
+    "cosine": cosine,
+    "floored_cosine": floored_cosine,
+}
 
 
 def schedule(optim: Mapping[str, Any], steps: int) -> optax.Schedule:
@@ -156,6 +182,11 @@ def _promoting(inner: optax.GradientTransformation) -> optax.GradientTransformat
             return inner.update(updates, state, params)
 
     return optax.GradientTransformation(inner.init, update)
+
+
+def _check_warmup(warmup: int, steps: int) -> None:
+    if not 0 <= warmup < steps:
+        raise ValueError(f"warmup={warmup} must be below the {steps} steps of the run")
 
 
 def _choose(key: str, choices: Mapping[str, Any], name: str) -> Any:

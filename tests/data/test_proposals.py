@@ -1,5 +1,6 @@
 import json
 
+import equivalence
 import numpy as np
 import pytest
 import scenes
@@ -85,6 +86,17 @@ def test_matching_is_greedy_in_the_order_of_the_labels(tmp_path, least):
         assert pairs == brute_force(record, rows, poses, COCO.sigmas, least)
         sizes.add(len(pairs) - len(rows))
     assert least == 0 or len(sizes) > 1  # the limit matters in this test
+
+
+def test_poses_are_alike_as_in_opec_nets_code_and_go_to_the_most_alike(golden):
+    figures = np.load(golden / "opec_net" / "preprocess.npz")
+    people = {"joints": figures["oks_gt"][:, :12], "area": figures["oks_areas"]}
+    poses = [results.Result(0, np.zeros(4), 1.0, pose) for pose in figures["oks_dt"]]
+    given = ({"persons": people}, np.arange(3), poses, skeletons.OCPOSE)
+    link, theirs = "score: OKS of proposals", figures["oks"].T
+    ours = proposals._oks(*given)
+    equivalence.check("OPEC-Net", link, ours, theirs, 1e-12, "absolute")
+    assert proposals.match(*given, least=0.3) == [(0, 0), (1, 2), (2, 4)]
 
 
 def test_everything_that_is_left_out_is_counted(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from occjax.evaluation import checks, oks
-from occjax.skeletons import COCO, CROWDPOSE
+from occjax.skeletons import COCO, CROWDPOSE, OCPOSE
 
 
 def official(truth, found, skeleton):
@@ -74,6 +74,15 @@ def test_oks_of_sample_images_is_as_recorded(photographs, case):
         equivalence.check("COCO evaluation", link, values, wanted, 1e-12, "absolute")
         seen += 1
     assert seen
+
+
+def test_oks_of_limbs_is_that_of_opec_nets_code(golden):
+    figures = np.load(golden / "opec_net" / "preprocess.npz")
+    people, area = figures["oks_gt"][:, :12], figures["oks_areas"]
+    found, boxes = figures["oks_dt"][..., :2], np.zeros((3, 4))
+    values = oks.matrix(found, people, area, boxes, np.array(OCPOSE.sigmas))
+    link = "score: OKS of the evaluation"
+    equivalence.check("OPEC-Net", link, values, figures["oks"], 1e-12, "absolute")
 
 
 def test_joint_at_its_own_width_has_the_similarity_worked_by_hand():

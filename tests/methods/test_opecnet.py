@@ -1,5 +1,8 @@
 """OPEC-Net and CoupleGraph as methods: frames, who teaches them, what they answer."""
 
+import functools
+
+import equivalence
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,7 @@ import optax
 import pytest
 from golden_nets import quick_jit
 
+from occjax.data import warp
 from occjax.methods import opecnet
 from occjax.runtime import initial
 from occjax.skeletons import COCO, MPII, OCPOSE
@@ -88,6 +92,76 @@ def test_a_setting_that_makes_no_sense_is_named(fields, message):
 def test_the_limbs_are_found_in_every_skeleton(skeleton):
     names = [skeleton.joints[i] for i in build(skeleton).limbs]
     assert names == list(opecnet.LIMBS)
+
+
+def letterbox(low, high, size):
+    """The released code's matrix from a box of whole pixels to a crop.
+
+    Margins that make up the aspect ratio are rounded to whole pixels, and corners then
+    meet corners by turning what is between.
+    """
+    height, width = size
+    extent = high - low
+    full = np.maximum(extent, extent[::-1] * (width / height, height / width))
+    margin = np.floor((full - extent) / 2)
+    turn = complex(width - 1, height - 1) / complex(*(extent + 2 * margin))
+    shift = -turn * complex(*(low - margin))
+    return np.array(
+        [[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]]
+    )
+
+
+def test_crops_show_the_released_codes_pixels(golden):
+    """Given its matrix.
+
+    Two kinds of pixels are not compared: the box's edge, where the released code blends
+    with the zeros outside; and what a box has beyond its image, which is the mean
+    colour there and black here. The released pipeline cuts boxes off at the image.
+    """
+    figures = np.load(golden / "opec_net" / "preprocess.npz")
+    check = functools.partial(equivalence.check, "OPEC-Net")
+    model = build(frame="box", mean=(0.406, 0.457, 0.480), std=(1.0, 1.0, 1.0))
+    source, (height, width) = figures["crop_image_rgb"], figures["crop_out"].shape[2:]
+    pixels = np.stack(np.mgrid[:height, :width][::-1], axis=-1)  # x, y
+    last = np.array(source.shape[1::-1]) - 1
+    for box, expected in zip(figures["crop_boxes"], figures["crop_out"], strict=True):
+        low, high = np.trunc(box[:2]), np.trunc(box[2:] - 1)
+        matrix = letterbox(low, high, (height, width))
+        unexpanded = (high - low) / (1 + 2 * opecnet.EXPANDED)
+        corner = (low + high - unexpanded) / 2
+        inputs = Inputs(
+            warp.warp_image(source, matrix, height, width)[None],
+            np.array([[height, width]]),
+            np.float32(warp.invert(matrix))[None],
+            box=np.float32([*corner, *unexpanded])[None],
+        )
+        found = model.apply({}, jax.tree.map(jnp.asarray, inputs), method=model.pixels)
+        found, theirs = np.asarray(found[0]), np.moveaxis(expected, 0, -1)
+        at = warp.apply(warp.invert(matrix), pixels)
+        inside = (at > np.maximum(low, 0) + 1) & (at < np.minimum(high, last) - 1)
+        outside = (at < low - 1) | (at > high + 1)
+        inside, outside = np.all(inside, axis=-1), np.any(outside, axis=-1)
+        away = 255 * np.abs(found - theirs)[inside]
+        link = "warp: grey levels of crops"
+        note = "the reference was warped in float32 by OpenCV 5.0"
+        check(f"{link}, mean", away.mean(), 0, 1, "absolute", note)
+        check(f"{link}, largest", away.max(), 0, 8, "absolute", note)
+        link = "warp: hidden part of crops"
+        equivalence.exact("OPEC-Net", link, found[outside], theirs[outside])
+
+
+def test_crops_have_the_released_codes_corners_but_for_its_rounding(golden):
+    figures = np.load(golden / "opec_net" / "preprocess.npz")
+    height, width = figures["crop_out"].shape[2:]
+    for box in figures["crop_boxes"].astype(float):
+        low, high = box[:2], box[2:]
+        released = letterbox(np.trunc(low), np.trunc(high - 1), (height, width))
+        side = warp.window_width(high - low, (1, 1), width / height)
+        matrix = warp.crop_matrix((low + high) / 2, side, 0, width, height)
+        ours, theirs = (warp.apply(m, box.reshape(2, 2)) for m in (matrix, released))
+        link = "warp: corners of crops"
+        note = "in crops of 32 x 40; the released code turns boxes by a degree or so"
+        equivalence.check("OPEC-Net", link, ours, theirs, 0.7, "absolute", note)
 
 
 @pytest.mark.parametrize("frame", opecnet.FRAMES)

@@ -50,15 +50,23 @@ def test_poses_and_losses_equal_the_published_ones(golden, dtype, tolerance):
     check("loss: total", total, figures["loss"], tolerance, "each")
 
 
-def test_an_unaligned_grid_gives_what_the_code_gives_under_later_torch(golden):
+@pytest.mark.parametrize(
+    ("name", "suffix", "corner", "beyond"),
+    [("aligned", "", 0.0, -1.0), ("unaligned", "_acF", -0.5, -0.5)],
+)
+def test_features_at_joints_are_those_of_either_grid(
+    golden, name, suffix, corner, beyond
+):
+    """Torch aligned corners until 1.1; later versions do not unless asked to."""
     with jax.enable_x64(True):
         figures, outputs = outputs_of(golden, np.float64)
         for i in (1, 2, 3):
             features = jnp.asarray(np.moveaxis(figures[f"cfa{i}"], 1, -1), jnp.float64)
             size = np.asarray(features.shape[2:0:-1])
-            points = sampling.from_unit(outputs.start, (-0.5, -0.5), size - 0.5)
+            points = sampling.from_unit(outputs.start, (corner,) * 2, size + beyond)
             got = np.swapaxes(sampling.bilinear(features, points), 1, 2)
-            nets.assert_close_to_largest(got, figures[f"joint_feat{i}_acF"], 1e-6)
+            wanted = figures[f"joint_feat{i}{suffix}"]
+            check(f"forward: features at joints, {name} grid", got, wanted, 1e-6)
 
 
 def full_size(figures):

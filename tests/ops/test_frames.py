@@ -1,8 +1,30 @@
 """Frames of boxes, against plain arithmetic."""
 
+import functools
+
+import equivalence
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from occjax.ops import frames, sampling
+
+check = functools.partial(equivalence.check, "OPEC-Net")
+
+
+def test_joints_come_into_the_frame_of_a_box_and_back_as_published(golden):
+    figures = np.load(golden / "opec_net" / "preprocess.npz")
+    low, high = (figures[name].astype(float) for name in ("pt1", "pt2"))
+    names = ("dt_img", "gt_img", "dt_norm", "gt_norm", "dt_back")
+    joints = {name: figures[name][..., :2].astype(float) for name in names}
+    with jax.enable_x64(True):
+        frame = frames.of_box(jnp.asarray(np.concatenate((low, high - low), axis=1)))
+        for people in ("dt", "gt"):
+            found = sampling.affine(jnp.asarray(joints[f"{people}_img"]), frame)
+            check("warp: joints in the box", found, joints[f"{people}_norm"], 1e-6)
+        back = sampling.inverse(frame)
+        found = sampling.affine(jnp.asarray(joints["dt_norm"]), back)
+    check("warp: joints back in the image", found, joints["dt_back"], 1e-6)
 
 
 def test_corners_of_a_box_are_minus_one_and_one():

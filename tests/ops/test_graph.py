@@ -52,7 +52,8 @@ def test_edges_and_means_of_opec_net_are_the_published_ones(golden):
     index = np.stack((receivers, senders), axis=1)
     np.testing.assert_array_equal(index, figures["e_index"])
     mean = graph.by_row(graph.adjacency(OCPOSE.bones, 12) + np.eye(12))
-    np.testing.assert_allclose(mean, figures["adj_row_normalised"], atol=1e-7)
+    for key in ("adj_row_normalised", "adj_of_e"):
+        np.testing.assert_allclose(mean, figures[key], atol=1e-7)
     np.testing.assert_allclose(mean[0, [0, 1, 2, 6]], 0.25)
 
 

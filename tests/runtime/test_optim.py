@@ -5,6 +5,7 @@ import numpy as np
 import optax
 import pytest
 
+from configs import opecnet
 from occjax.errors import UserError
 from occjax.runtime import optim
 
@@ -152,6 +153,28 @@ def test_cosine_schedule_warms_up_then_falls_to_its_end():
     np.testing.assert_allclose(rates[20], 0.2, rtol=1e-5)
 
 
+@pytest.mark.parametrize("variant", ["ocpose", "crowdpose", "ochuman", "coco"])
+def test_learning_rates_of_opec_net_are_the_published_ones(golden, variant):
+    figures = np.load(golden / "opec_net" / "preprocess.npz")
+    config = opecnet.get_config(variant)
+    rate = optim.schedule(config.optim, config.steps)
+    epoch = config.steps / 25
+    rates = [rate(float(share * epoch)) for share in figures["lr_epochs"]]
+    link = "five optimiser steps: learning rates"
+    theirs = figures["lr_values"]
+    equivalence.check("OPEC-Net", link, np.stack(rates), theirs, 1e-5, "each")
+
+
+def test_a_floored_cosine_is_one_of_all_steps_above_its_floor():
+    options = dict(name="floored_cosine", warmup=4, end=0.1)
+    schedule = optim.schedule(settings(lr=2.0, schedule=options), steps=20)
+    rates = np.array([float(schedule(step)) for step in range(21)])
+
+    fall = 1 + np.cos(np.pi * np.arange(21) / 20)
+    np.testing.assert_allclose(rates[4:], np.maximum(fall, 0.2)[4:], rtol=1e-5)
+    np.testing.assert_allclose(rates[:5], np.linspace(0.2, fall[4], 5), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -161,6 +184,7 @@ def test_cosine_schedule_warms_up_then_falls_to_its_end():
         (dict(schedule=dict(name="constant", warmup=3)), "'warmup'"),
         (dict(schedule=dict(name="steps", at=(40,))), r"at=\(40,\)"),
         (dict(schedule=dict(name="cosine", warmup=10)), "warmup=10"),
+        (dict(schedule=dict(name="floored_cosine", warmup=10)), "warmup=10"),
     ],
 )
 def test_a_key_that_nobody_takes_or_a_wrong_value_is_refused(changes, said):
