@@ -1,4 +1,8 @@
-"""Constants that several experiments share: numbers, strings and tuples."""
+"""What several experiments share: constants, and the choice of a variant."""
+
+from collections.abc import Callable, Mapping
+
+from ml_collections import ConfigDict
 
 # The papers' whole-image augmentation (PINet, DEKR, HigherHRNet).
 WHOLE_IMAGE = dict(
@@ -9,11 +13,13 @@ WHOLE_IMAGE = dict(
     flip_shift=0.0,  # 3.0 mislabels mirrored images as the official code does
 )
 
-# Crops that an epoch of published code has.
+# Crops, or images, that an epoch of published code has.
 COCO_PEOPLE = 149_813  # of train2017, as HRNet's code keeps them
 MPII_PEOPLE = 22_246  # of its training part
 LSP_PEOPLE = 1_000
 OCPOSE_IMAGES = 7_200  # of the released training list
+CROWDPOSE_IMAGES = 12_000  # of its training and validation parts
+OCHUMAN_IMAGES = 2_500  # of its validation part
 
 # Crops of one person, HRNet's for COCO.
 CROP = dict(
@@ -45,3 +51,15 @@ CROWD = dict(
 
 # The same in the style of OCPose: two people, mostly one behind the other.
 COUPLES = dict(CROWD, people=(2, 2), overlap=0.47, skeleton="ocpose")
+
+
+def choose(variants: Mapping[str, Callable[[], ConfigDict]], name: str) -> ConfigDict:
+    """The experiment of a variant; "" is the one that needs no name.
+
+    Raises:
+        ValueError: there is no such variant.
+    """
+    if name not in variants:
+        known = ", ".join(key for key in variants if key)
+        raise ValueError(f"there is no variant {name!r}; there are {known}")
+    return variants[name]()

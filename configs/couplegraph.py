@@ -14,7 +14,7 @@ as `init_from` has it.
 
 from ml_collections import ConfigDict
 
-from configs import opecnet
+from configs import common, opecnet
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -24,10 +24,7 @@ def get_config(variant: str = "") -> ConfigDict:
         ValueError: there is no such variant.
     """
     variants = {"": laptop, "smoke": smoke, "ocpose": ocpose, "crowdpose": crowdpose}
-    if variant not in variants:
-        names = ", ".join(name for name in variants if name)
-        raise ValueError(f"there is no variant {variant!r}; there are {names}")
-    return variants[variant]()
+    return common.choose(variants, variant)
 
 
 def after(config: ConfigDict, people: int) -> ConfigDict:

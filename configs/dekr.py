@@ -23,7 +23,7 @@ rescoring net, in its own file, as `--torch MODEL.pth,RESCORER.pth`.
 
 from ml_collections import ConfigDict
 
-from configs import pinet
+from configs import common, pinet
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -40,10 +40,7 @@ def get_config(variant: str = "") -> ConfigDict:
         "crowdpose_rescorer": lambda: rescorer(crowdpose()),
         "coco_rescorer": lambda: rescorer(coco()),
     }
-    if variant not in variants:
-        names = ", ".join(name for name in variants if name)
-        raise ValueError(f"there is no variant {variant!r}; there are {names}")
-    return variants[variant]()
+    return common.choose(variants, variant)
 
 
 def laptop() -> ConfigDict:

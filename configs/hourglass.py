@@ -25,10 +25,7 @@ def get_config(variant: str = "") -> ConfigDict:
         ValueError: there is no such variant.
     """
     variants = {"": laptop, "smoke": smoke, "mpii": mpii, "mpii_8": mpii_8}
-    if variant not in variants:
-        names = ", ".join(name for name in variants if name)
-        raise ValueError(f"there is no variant {variant!r}; there are {names}")
-    return variants[variant]()
+    return common.choose(variants, variant)
 
 
 def laptop() -> ConfigDict:

@@ -29,10 +29,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """
     variants = {"": laptop, "smoke": smoke, "coco": coco, "coco_384": coco_384}
     variants |= {"mpii": mpii, "lsp": lsp}
-    if variant not in variants:
-        names = ", ".join(name for name in variants if name)
-        raise ValueError(f"there is no variant {variant!r}; there are {names}")
-    return variants[variant]()
+    return common.choose(variants, variant)
 
 
 def laptop() -> ConfigDict:

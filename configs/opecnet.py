@@ -38,10 +38,7 @@ def get_config(variant: str = "") -> ConfigDict:
     variants = {"": laptop, "base": base, "frozen": frozen, "smoke": smoke}
     variants |= {"ocpose": ocpose, "crowdpose": crowdpose, "ochuman": ochuman}
     variants |= {"coco": coco}
-    if variant not in variants:
-        names = ", ".join(name for name in variants if name)
-        raise ValueError(f"there is no variant {variant!r}; there are {names}")
-    return variants[variant]()
+    return common.choose(variants, variant)
 
 
 def base() -> ConfigDict:
@@ -65,13 +62,13 @@ def frozen() -> ConfigDict:
             sigma=1.0,
         )
     )
-    config.model.head = ConfigDict(dict(widths=(64, 64, 64), features=64))
+    config.model.head = ConfigDict(dict(widths=(64, 48, 32), features=64))
     config.loss = ConfigDict(dict(LOSSES))
     config.steps = 2000
     config.optim = ConfigDict(
         dict(
             name="adam",
-            lr=1e-3,
+            lr=2e-3,
             clip=1.0,
             ema=0.0,
             schedule=dict(name="cosine", warmup=100, end=0.01),
@@ -86,7 +83,6 @@ def laptop() -> ConfigDict:
     config.update(dict(trainable="", steps=4500))
     config.model.update(dict(frozen_base=False, least_oks=0.0))
     config.loss.heatmap = 50.0
-    config.optim.lr = 2e-3
     return config
 
 
@@ -105,9 +101,6 @@ def smoke() -> ConfigDict:
 def ocpose() -> ConfigDict:
     """OCPose as published."""
     config = frozen()
-    config.batch_size = 2 * 14  # people
-    epoch = 2 * common.OCPOSE_IMAGES // config.batch_size
-    config.update(dict(steps=25 * epoch, eval_every=epoch, checkpoint_every=epoch))
     config.log_every = 100
     del config.data["crowd"]
     config.data.update(dict(dataset="ocpose", eval_split="test", size=(320, 256)))
@@ -120,7 +113,16 @@ def ocpose() -> ConfigDict:
     config.model.backbone = ConfigDict(dict(name="fastpose", depth=101))
     config.model.head = ConfigDict(dict(widths=(256, 128, 128), features=128))
     # the released code's: 1e-5 is where the rate starts and its least
-    config.optim.schedule.update(dict(name="floored_cosine", warmup=epoch, end=0.01))
+    config.optim.lr = 1e-3
+    config.optim.schedule.update(dict(name="floored_cosine", end=0.01))
+    return schedule(config, batch_size=2 * 14, epoch=common.OCPOSE_IMAGES // 14)
+
+
+def schedule(config: ConfigDict, batch_size: int, epoch: int) -> ConfigDict:
+    """25 epochs of so many steps, each with so many people."""
+    config.batch_size = batch_size
+    config.update(dict(steps=25 * epoch, eval_every=epoch, checkpoint_every=epoch))
+    config.optim.schedule.warmup = epoch
     return config
 
 
@@ -129,7 +131,8 @@ def crowdpose() -> ConfigDict:
     config = ocpose()
     config.data.update(dict(dataset="crowdpose", eval_split="test"))
     config.model.update(dict(base_joints=0, channels=()))
-    return config
+    # four people an image are labelled on average
+    return schedule(config, batch_size=4 * 14, epoch=common.CROWDPOSE_IMAGES // 14)
 
 
 def ochuman() -> ConfigDict:
@@ -137,15 +140,12 @@ def ochuman() -> ConfigDict:
     config = ocpose()
     config.data.update(dict(dataset="ochuman", eval_split="test"))
     config.model.channels = tuple(range(17))
-    return config
+    return schedule(config, batch_size=2 * 14, epoch=common.OCHUMAN_IMAGES // 14)
 
 
 def coco() -> ConfigDict:
     """COCO as published: SimpleBaseline with ResNet-152 at 384 x 288."""
     config = ocpose()
-    config.batch_size = 128
-    epoch = common.COCO_PEOPLE // config.batch_size
-    config.update(dict(steps=25 * epoch, eval_every=epoch, checkpoint_every=epoch))
     config.data.update(dict(dataset="coco", eval_split="val", size=(384, 288)))
     config.data.padding = 1.25
     config.model = ConfigDict(
@@ -157,5 +157,4 @@ def coco() -> ConfigDict:
             sigma=3.0,
         )
     )
-    config.optim.schedule.warmup = epoch
-    return config
+    return schedule(config, batch_size=128, epoch=common.COCO_PEOPLE // 128)

@@ -36,10 +36,7 @@ def get_config(variant: str = "") -> ConfigDict:
         "crowdpose": crowdpose,
         "coco": coco,
     }
-    if variant not in variants:
-        names = ", ".join(name for name in variants if name)
-        raise ValueError(f"there is no variant {variant!r}; there are {names}")
-    return variants[variant]()
+    return common.choose(variants, variant)
 
 
 def laptop() -> ConfigDict:

@@ -26,10 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
         ValueError: there is no such variant.
     """
     variants = {"": laptop, "smoke": smoke, "coco": coco, "mpii": mpii}
-    if variant not in variants:
-        names = ", ".join(name for name in variants if name)
-        raise ValueError(f"there is no variant {variant!r}; there are {names}")
-    return variants[variant]()
+    return common.choose(variants, variant)
 
 
 def laptop() -> ConfigDict:

@@ -14,7 +14,7 @@ from configs import couplegraph, opecnet
 
 DATASET = "couples"
 SCENES = {"train": 12_000, "test": 500}
-BASE_STEPS, HEAD_STEPS, COUPLE_STEPS = 4000, 800, 400
+BASE_STEPS, HEAD_STEPS, COUPLE_STEPS = 4000, 2000, 1000
 ABLATIONS = {
     "opec": {},
     "no_image": dict(image_guided=False),

@@ -9,7 +9,7 @@ Each is scored on what it saw; the command says where that is (`data.dir`).
 
 from ml_collections import ConfigDict
 
-from configs import couplegraph, opecnet, pinet
+from configs import common, couplegraph, opecnet, pinet
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -19,10 +19,7 @@ def get_config(variant: str = "") -> ConfigDict:
         ValueError: there is no such variant.
     """
     variants = {"": crowded, "opecnet": entangled, "couplegraph": couples}
-    if variant not in variants:
-        names = ", ".join(name for name in variants if name)
-        raise ValueError(f"there is no variant {variant!r}; there are {names}")
-    return variants[variant]()
+    return common.choose(variants, variant)
 
 
 def crowded() -> ConfigDict:
