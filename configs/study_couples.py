@@ -10,9 +10,12 @@ couple_apart    the same without edges between the two people
 
 from ml_collections import ConfigDict
 
-from configs import couplegraph, opecnet
+from configs import common, couplegraph, opecnet
 
-DATASET = "couples"
+DATASETS = {  # name -> options of the crowd
+    "ordinary": dict(common.CROWD, skeleton="ocpose"),
+    "couples": dict(common.COUPLES),
+}
 SCENES = {"train": 12_000, "test": 500}
 BASE_STEPS, HEAD_STEPS, COUPLE_STEPS = 4000, 2000, 1000
 ABLATIONS = {
@@ -51,7 +54,9 @@ def get_config(variant: str = "") -> ConfigDict:
         config = opecnet.base()
         config.steps = HEAD_STEPS if variant == "longer" else BASE_STEPS
     config.update(dict(eval_every=config.steps, checkpoint_every=config.steps))
-    config.data.update(dict(dataset=DATASET, eval_images=0))
+    config.data.update(dict(dataset="couples", eval_images=0))
+    if variant == "base":
+        config.data.dataset = "ordinary"
     del config.data["crowd"]
     return config
 
