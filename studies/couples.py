@@ -119,18 +119,18 @@ def page(results: dict[str, list[dict]]) -> str:
         f"{joints['people']} people,",
         f"{joints['occluded']} occluded and {joints['visible']} visible joints. "
         "The base network is trained from",
-        f"scratch for {systems.BASE_STEPS} steps on ordinary scenes (two or three people, "
-        "mean box IoU 0.29),",
-        "as AlphaPose's is on COCO and MPII; OPEC-Net corrects that base, frozen, with a",
-        f"head trained for {systems.HEAD_STEPS} steps on couples, and CoupleGraph that "
-        f"for {systems.COUPLE_STEPS} more. All have",
-        "annotated boxes. Per cent: mean and, in brackets, lowest and highest of",
-        f"the seeds {', '.join(FLAGS.seeds)}. Inv and V judge joints of people with "
-        "a detection of OKS 0.3",
-        "or more, as the paper is read; `of all` counts the others as missed. Limbs",
-        f"that the base scores {keep} or higher keep their place, as in the released "
-        "code, but",
-        "where every limb is corrected.",
+        f"scratch for {systems.BASE_STEPS} steps on ordinary scenes (two or three "
+        "people, mean box",
+        "IoU 0.29), as AlphaPose's is on COCO and MPII; OPEC-Net corrects that base,",
+        f"frozen, with a head trained for {systems.HEAD_STEPS} steps on couples, and "
+        "CoupleGraph that",
+        f"for {systems.COUPLE_STEPS} more. All have annotated boxes. Per cent: mean and, "
+        "in brackets,",
+        f"lowest and highest of the seeds {', '.join(FLAGS.seeds)}. Inv and V judge "
+        "joints of people with",
+        "a detection of OKS 0.3 or more, as the paper is read; `of all` counts the",
+        f"others as missed. Limbs that the base scores {keep} or higher keep their place,",
+        "as in the released code, but where every limb is corrected.",
         "",
         *runs.tables(tuple(COLUMNS), shares, FLAGS.seeds),
     ]
