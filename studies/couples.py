@@ -49,6 +49,20 @@ COLUMNS: dict[str, Callable[[dict], float]] = {
     "V@75 of all": lambda m: m["occlusion"]["joints"]["all"]["V75"],
 }
 
+INTRODUCTION = """# OPEC-Net and CoupleGraph on entangled people
+
+Made by `python -m studies.couples`. The built-in crowd in OCPose's style: two people an
+image, mean box IoU 0.47; {test} unseen scenes with {people} people, {occluded} occluded
+and {visible} visible joints. The base network is trained from scratch for {base} steps
+on ordinary scenes (two or three people, mean box IoU 0.29), as AlphaPose's is on COCO
+and MPII; OPEC-Net corrects that base, frozen, with a head trained for {head} steps on
+couples, and CoupleGraph that for {couple} more. All have annotated boxes. Per cent:
+mean and, in brackets, lowest and highest of the seeds {seeds}. Inv and V judge joints
+of people with a detection of OKS 0.3 or more, as the paper is read; `of all` counts
+the others as missed. Limbs that the base scores {keep} or higher keep their place, as
+in the released code, but where every limb is corrected.
+"""
+
 
 def define_flags() -> None:
     """Declares the command's flags."""
@@ -108,32 +122,17 @@ def page(results: dict[str, list[dict]]) -> str:
         NAMES[system]: [[f(one) for f in COLUMNS.values()] for one in scores]
         for system, scores in results.items()
     }
-    keep = systems.get_config("opec").model.keep_above
     joints = next(iter(results.values()))[0]["occlusion"]["joints"]["all"]
-    lines = [
-        "# OPEC-Net and CoupleGraph on entangled people",
-        "",
-        "Made by `python -m studies.couples`. The built-in crowd in OCPose's style:",
-        "two people an image, mean box IoU 0.47; "
-        f"{systems.SCENES['test']} unseen scenes with "
-        f"{joints['people']} people,",
-        f"{joints['occluded']} occluded and {joints['visible']} visible joints. "
-        "The base network is trained from",
-        f"scratch for {systems.BASE_STEPS} steps on ordinary scenes (two or three "
-        "people, mean box",
-        "IoU 0.29), as AlphaPose's is on COCO and MPII; OPEC-Net corrects that base,",
-        f"frozen, with a head trained for {systems.HEAD_STEPS} steps on couples, and "
-        "CoupleGraph that",
-        f"for {systems.COUPLE_STEPS} more. All have annotated boxes. Per cent: mean and, "
-        "in brackets,",
-        f"lowest and highest of the seeds {', '.join(FLAGS.seeds)}. Inv and V judge "
-        "joints of people with",
-        "a detection of OKS 0.3 or more, as the paper is read; `of all` counts the",
-        f"others as missed. Limbs that the base scores {keep} or higher keep their place,",
-        "as in the released code, but where every limb is corrected.",
-        "",
-        *runs.tables(tuple(COLUMNS), shares, FLAGS.seeds),
-    ]
+    text = INTRODUCTION.format(
+        **joints,
+        test=systems.SCENES["test"],
+        base=systems.BASE_STEPS,
+        head=systems.HEAD_STEPS,
+        couple=systems.COUPLE_STEPS,
+        seeds=", ".join(FLAGS.seeds),
+        keep=systems.get_config("opec").model.keep_above,
+    )
+    lines = [text, *runs.tables(tuple(COLUMNS), shares, FLAGS.seeds)]
     return "\n".join(lines) + "\n"
 
 
