@@ -33,6 +33,15 @@ COLUMNS: dict[str, Callable[[dict], float]] = {
     "uncovered joints": lambda pck: pck[covered.SPLIT]["visible"]["mean"],
 }
 
+INTRODUCTION = """# OPEC-Net on photographs, clean and with occluders
+
+Made by `python -m studies.occluders --photographs DIR`. 3,200 crops of LSP Extended to
+train on, with black rectangles on joints; 600 to test, as they are and with two to four
+patches of the same photograph over joints ({covered} joints covered, {free} not). The
+base is trained from scratch for {base} steps, the head on the frozen base for {head}.
+PCK@0.2 in per cent: mean and, in brackets, lowest and highest of the seeds {seeds}.
+"""
+
 
 def define_flags() -> None:
     """Declares the command's flags."""
@@ -82,20 +91,14 @@ def page(results: dict[str, list[dict]]) -> str:
         for system, scores in results.items()
     }
     joints = next(iter(results.values()))[0][covered.SPLIT]
-    lines = [
-        "# OPEC-Net on photographs, clean and with occluders",
-        "",
-        "Made by `python -m studies.occluders --photographs DIR`. 3,200 crops of LSP",
-        "Extended to train on, with black rectangles on joints; 600 to test, as they",
-        "are and with two to four patches of the same photograph over joints",
-        f"({joints['occluded']['count']} joints covered, {joints['visible']['count']} "
-        "not). The base is trained from scratch for",
-        f"{systems.BASE_STEPS} steps, the head on the frozen base for "
-        f"{systems.HEAD_STEPS}. PCK@0.2 in per cent: mean and, in",
-        f"brackets, lowest and highest of the seeds {', '.join(FLAGS.seeds)}.",
-        "",
-        *runs.tables(tuple(COLUMNS), shares, FLAGS.seeds),
-    ]
+    text = INTRODUCTION.format(
+        covered=joints["occluded"]["count"],
+        free=joints["visible"]["count"],
+        base=systems.BASE_STEPS,
+        head=systems.HEAD_STEPS,
+        seeds=", ".join(FLAGS.seeds),
+    )
+    lines = [text, *runs.tables(tuple(COLUMNS), shares, FLAGS.seeds)]
     return "\n".join(lines) + "\n"
 
 
