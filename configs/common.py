@@ -1,7 +1,5 @@
 """What several experiments share: constants, and the choice of a variant."""
 
-from collections.abc import Callable, Mapping
-
 from ml_collections import ConfigDict
 
 # The papers' whole-image augmentation (PINet, DEKR, HigherHRNet).
@@ -53,8 +51,12 @@ CROWD = dict(
 COUPLES = dict(CROWD, people=(2, 2), overlap=0.47, skeleton="ocpose")
 
 
-def choose(variants: Mapping[str, Callable[[], ConfigDict]], name: str) -> ConfigDict:
-    """The experiment of a variant; "" is the one that needs no name.
+def choose(variants: dict, name: str) -> ConfigDict:
+    """The experiment of a variant.
+
+    Args:
+        variants: what makes each by its name; "" is the one that needs no name.
+        name: of the variant.
 
     Raises:
         ValueError: there is no such variant.

@@ -39,10 +39,8 @@ can be measured without its data. Anything of the config can be changed, for ins
 
 import functools
 import math
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -142,6 +140,7 @@ def measure(config: Any, repeats: int) -> dict[str, Any]:
     Raises:
         UserError: the config is at fault.
     """
+    from occjax.runtime import speed as device
     from occjax.runtime import step
     from occjax.runtime.mesh import Layout
 
@@ -150,14 +149,14 @@ def measure(config: Any, repeats: int) -> dict[str, Any]:
     figures: dict[str, Any] = {"model": {"create_s": task.create_s}}
     figures["matmul"] = {
         "dtype": config.dtype,
-        "flop_per_s": matmul_rate(config.dtype, repeats),
+        "flop_per_s": device.matmul_rate(config.dtype, repeats),
     }
     figures["inference"] = inference(task, layout, repeats)
     train_step = step.make_train_step(
         config, task.method, task.model, task.state, layout
     )
     placed = layout.shard_batch(task.batch)
-    figures["train"] = training(train_step, task.state, placed, repeats)
+    figures["train"] = device.training(train_step, task.state, placed, repeats)
     figures["input"] = reading(config, configs.data_settings(config), repeats)
     return figures
 
@@ -170,21 +169,22 @@ def cost(config: Any, other: Any, repeats: int) -> dict[str, Any]:
     Raises:
         UserError: a config is at fault.
     """
+    from occjax.runtime import speed as device
     from occjax.runtime import step
     from occjax.runtime.mesh import Layout
 
     layout = Layout.create()
     task = ready(config, layout)
     crops = math.prod(configs.input_shape(other)[:-3])
-    other.batch_size = -(-_images(task.batch) // crops)
+    other.batch_size = -(-device.images_of(task.batch) // crops)
     tasks = (task, ready(other, layout))
     runs = []
     for method, model, state, _, batch in tasks:
         whole = step.make_predict_step(method, model, layout)
         arguments = state.variables, layout.shard_batch(batch.inputs)
         runs.append(functools.partial(whole, *arguments))
-    images = [_images(task.batch) for task in tasks]
-    per_image = in_turns(runs, repeats) / np.array(images)
+    images = [device.images_of(task.batch) for task in tasks]
+    per_image = device.in_turns(runs, repeats) / np.array(images)
     low, middle, high = np.quantile(
         per_image[:, 0] / per_image[:, 1], (0.25, 0.5, 0.75)
     )
@@ -251,44 +251,11 @@ def example(config: Any, joints: int) -> Batch:
     return Batch(inputs, labels, np.arange(config.batch_size, dtype=np.int64))
 
 
-def seconds(run: Callable[[], Any]) -> float:
-    """Time of a run, which is done when its result is on the device."""
-    import jax
-
-    start = time.perf_counter()
-    jax.block_until_ready(run())
-    return time.perf_counter() - start
-
-
-def median_seconds(run: Callable[[], Any], repeats: int) -> float:
-    """Median time of a run."""
-    return statistics.median(seconds(run) for _ in range(repeats))
-
-
-def in_turns(runs: Sequence[Callable[[], Any]], repeats: int) -> np.ndarray:
-    """Seconds [repeats, runs] of runs that take turns, after one that compiles each."""
-    for run in runs:
-        seconds(run)
-    return np.array([[seconds(run) for run in runs] for _ in range(repeats)])
-
-
-def matmul_rate(dtype: str, repeats: int) -> float:
-    """FLOP/s of one device in a product of two square matrices."""
-    import jax
-    import jax.numpy as jnp
-
-    side = 1024 if jax.default_backend() == "cpu" else 8192
-    factor = jnp.ones((side, side), dtype)
-    multiply = jax.jit(jnp.matmul)
-    jax.block_until_ready(multiply(factor, factor))
-    taken = median_seconds(lambda: multiply(factor, factor), repeats)
-    return 2 * side**3 / taken
-
-
 def inference(task: Task, layout: Any, repeats: int) -> dict[str, float]:
     """Images/s of the network, and of the network with decoding."""
     import jax
 
+    from occjax.runtime import speed as device
     from occjax.runtime import step
 
     def network(variables: Any, inputs: Inputs) -> Any:
@@ -298,78 +265,14 @@ def inference(task: Task, layout: Any, repeats: int) -> dict[str, float]:
     forward = jax.jit(network, compiler_options=step.compiler_options())
     whole = step.make_predict_step(task.method, task.model, layout)
     runs = [functools.partial(run, *arguments) for run in (forward, whole)]
-    times = np.median(in_turns(runs, repeats), axis=0).tolist()
-    images = _images(task.batch)
+    times = np.median(device.in_turns(runs, repeats), axis=0).tolist()
+    images = device.images_of(task.batch)
     return {
         "batch_size": images,
         "network_images_per_s": images / times[0],
         "images_per_s": images / times[1],
         "decode_share_of_network": times[1] / times[0] - 1,
     }
-
-
-def training(train_step: Any, state: Any, batch: Batch, repeats: int) -> dict[str, Any]:
-    """Compile time and rate of the train step, its FLOPs and memory."""
-    import jax
-
-    with tempfile.TemporaryDirectory() as cache:
-        jax.config.update("jax_compilation_cache_dir", cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        _forget_compiled()
-        start = time.perf_counter()
-        lowered = train_step.lower(state, batch)
-        traced = time.perf_counter()
-        compiled = lowered.compile()
-        cold = time.perf_counter()
-        jax.clear_caches()
-        again = time.perf_counter()
-        train_step.lower(state, batch).compile()
-        warm = time.perf_counter()
-
-    def run() -> Any:
-        nonlocal state
-        state, measured = compiled(state, batch)
-        return measured
-
-    jax.block_until_ready(run())
-    per_step, images = median_seconds(run, repeats), _images(batch)
-    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
-    flops = (cost or {}).get("flops")  # of one device's share
-    peak = jax.local_devices()[0].memory_stats()
-    return {
-        "batch_size": images,
-        "trace_s": traced - start,
-        "compile_cold_s": cold - traced,
-        "trace_and_compile_cached_s": warm - again,
-        "step_s": per_step,
-        "images_per_s": images / per_step,
-        "flop_per_step": flops,
-        "flop_per_s": flops / per_step if flops else None,
-        "planned_bytes": _planned(memory),
-        "peak_bytes": peak["peak_bytes_in_use"] if peak else None,
-    }
-
-
-def _images(batch: Batch) -> int:
-    """How many images or crops of people a batch has."""
-    return math.prod(batch.inputs.image.shape[:-3])
-
-
-def _forget_compiled() -> None:
-    """Makes the next compilation a cold one, looked up in no earlier cache."""
-    import jax
-    from jax.experimental.compilation_cache import compilation_cache
-
-    compilation_cache.reset_cache()
-    jax.clear_caches()
-
-
-def _planned(memory: Any) -> int | None:
-    """Bytes of one device that the compiler has laid out for a step."""
-    if memory is None:
-        return None
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    return held + memory.temp_size_in_bytes - memory.alias_size_in_bytes
 
 
 def reading(config: Any, data: dict, repeats: int) -> dict[str, Any] | None:

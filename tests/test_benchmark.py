@@ -17,6 +17,7 @@ from occjax.data.crowd import Crowd
 from occjax.errors import UserError
 from occjax.ops import couples
 from occjax.runtime import cli, config, step
+from occjax.runtime import speed as device
 from occjax.runtime.mesh import Layout
 
 # As a user has it: optax mixes dtypes, which the tests' strict settings forbid.
@@ -128,10 +129,10 @@ def test_inference_is_measured_beside_that_of_another_config():
 
 
 def test_runs_take_turns_after_one_of_each(monkeypatch):
-    monkeypatch.setattr(benchmark.time, "perf_counter", itertools.count().__next__)
+    monkeypatch.setattr(device.time, "perf_counter", itertools.count().__next__)
     order = []
     runs = [lambda name=name: order.append(name) for name in "ab"]
-    assert benchmark.in_turns(runs, 2).shape == (2, 2)
+    assert device.in_turns(runs, 2).shape == (2, 2)
     assert "".join(order) == "ababab"
 
 
@@ -160,8 +161,8 @@ def test_scoring_alone_is_measured_and_written(monkeypatch, tmp_path, capsys):
 
 def test_seconds_is_the_median(monkeypatch):
     ticks = iter([0.0, 1.0, 10.0, 15.0, 20.0, 22.0])
-    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: next(ticks))
-    assert benchmark.median_seconds(lambda: None, 3) == 2.0
+    monkeypatch.setattr(device.time, "perf_counter", lambda: next(ticks))
+    assert device.median_seconds(lambda: None, 3) == 2.0
 
 
 def test_input_is_left_out_without_the_dataset(tmp_path):
