@@ -61,7 +61,16 @@ def choose(variants: dict, name: str) -> ConfigDict:
     Raises:
         ValueError: there is no such variant.
     """
+    check(name, tuple(variants))
+    return variants[name]()
+
+
+def check(name: str, variants: tuple[str, ...]) -> None:
+    """Refuses the name of a variant that there is not.
+
+    Raises:
+        ValueError: naming those that there are.
+    """
     if name not in variants:
         known = ", ".join(key for key in variants if key)
         raise ValueError(f"there is no variant {name!r}; there are {known}")
-    return variants[name]()

@@ -1,7 +1,8 @@
 """OPEC-Net, its ablations and CoupleGraph: what `python -m studies.couples` trains.
 
-base            the base network, which all the others correct
-longer          the same, trained for as long as base and head together
+base            the base network, which all the others correct, trained on ordinary
+                scenes, as AlphaPose's is on COCO and MPII
+longer          the same, trained on with entangled people for as long as a head is
 opec            OPEC-Net on the trained base
 no_image ...    OPEC-Net with one thing changed, the rows of the paper's Table 6
 couple          CoupleGraph after `opec`
@@ -38,8 +39,7 @@ def get_config(variant: str = "") -> ConfigDict:
         ValueError: there is no such system.
     """
     variant = variant or "base"
-    if variant not in SYSTEMS:
-        raise ValueError(f"there is no {variant!r}; there are {', '.join(SYSTEMS)}")
+    common.check(variant, SYSTEMS)
     if variant in ABLATIONS:
         config = opecnet.frozen()
         config.steps = HEAD_STEPS

@@ -8,7 +8,7 @@ From scratch, at 96 x 96, in as many steps as two CPU cores take in 20 minutes.
 
 from ml_collections import ConfigDict
 
-from configs import hrnet
+from configs import common, hrnet
 
 BASELINES = {
     "hrnet": dict(
@@ -40,9 +40,7 @@ def get_config(variant: str = "") -> ConfigDict:
         ValueError: there is no such variant.
     """
     variant = variant or "hrnet"
-    if variant not in BASELINES:
-        names = ", ".join(BASELINES)
-        raise ValueError(f"there is no variant {variant!r}; there are {names}")
+    common.check(variant, tuple(BASELINES))
     config = hrnet.laptop()
     schedule = dict(SCHEDULES[variant])
     config.optim.lr = schedule.pop("lr")

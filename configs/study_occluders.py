@@ -10,7 +10,7 @@ by cross-entropy of places too, which makes all of its scores high.
 
 from ml_collections import ConfigDict
 
-from configs import opecnet, study_lsp
+from configs import common, opecnet, study_lsp
 
 BASE_STEPS, HEAD_STEPS = 4000, 2000
 SYSTEMS = ("base", "opec", "longer")
@@ -23,8 +23,7 @@ def get_config(variant: str = "") -> ConfigDict:
         ValueError: there is no such system.
     """
     variant = variant or "base"
-    if variant not in SYSTEMS:
-        raise ValueError(f"there is no {variant!r}; there are {', '.join(SYSTEMS)}")
+    common.check(variant, SYSTEMS)
     config = study_lsp.get_config("hrnet")
     config.model.backbone = ConfigDict(dict(name="pyramid", all_levels=True))
     config.steps = HEAD_STEPS if variant == "longer" else BASE_STEPS

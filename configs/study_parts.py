@@ -7,7 +7,7 @@ else is equal: scenes, backbone, steps, batch and schedule.
 
 from ml_collections import ConfigDict
 
-from configs import pinet
+from configs import common, pinet
 
 SYSTEMS = {
     "center": dict(parts="center", refine="none", fuse=False),
@@ -23,8 +23,7 @@ def get_config(variant: str = "") -> ConfigDict:
         ValueError: there is no such system.
     """
     variant = variant or "pinet"
-    if variant not in SYSTEMS:
-        raise ValueError(f"there is no variant {variant!r}; there are {list(SYSTEMS)}")
+    common.check(variant, tuple(SYSTEMS))
     config = pinet.get_config()
     config.model.update(SYSTEMS[variant])
     if config.model.refine == "none":

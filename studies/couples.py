@@ -8,6 +8,7 @@ unseen scenes of two people and writes the page: mean and spread, and every seed
 came out. Finished runs are not repeated, so the command goes on where it was stopped.
 """
 
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from absl import flags
 from configs import study_couples as systems
 from data_prep import crowd
 from occjax.data import sources
-from occjax.evaluation import coco, report
+from occjax.evaluation import coco, protocols, report
 from occjax.runtime import cli
 from studies import runs
 
@@ -96,8 +97,8 @@ def metrics(name: str, seed: int, workdir: pathlib.Path) -> dict[str, Any]:
     """The metrics of one row with one seed, trained if it is not yet."""
     system = ALL.get(name, name)
     config, where = f"configs/study_couples.py:{system}", workdir / f"{system}-{seed}"
-    data = {"dir": str(workdir / "datasets"), "dataset": "couples"}
-    settings: dict[str, Any] = {"seed": seed, "data__dir": data["dir"]}
+    datasets = str(workdir / "datasets")
+    settings: dict[str, Any] = {"seed": seed, "data__dir": datasets}
     if system in systems.ABLATIONS:
         settings["init_from"] = f"{workdir}/base-{seed}:^(trunk|head)/"
     elif system in systems.COUPLES:
@@ -109,11 +110,16 @@ def metrics(name: str, seed: int, workdir: pathlib.Path) -> dict[str, Any]:
         run = runs.evaluate(run, run / "couples", set="data.dataset=couples")
     elif name in ALL:
         run = runs.evaluate(run, run / "all", set="model.keep_above=2.0")
-    source = sources.load(data, "test")
     found = json.loads((run / "detections.json").read_text(encoding="utf-8"))
-    protocol = report.protocol_of(data["dataset"], source.skeleton)
-    truth = coco.ground_truth(source)
+    truth, protocol = _truth(datasets)
     return report.score(truth, found, protocol, whole=True).metrics
+
+
+@functools.cache
+def _truth(datasets: str) -> tuple[dict, protocols.Protocol]:
+    """Ground truth of the couples that test, and how they are scored."""
+    source = sources.load({"dir": datasets, "dataset": "couples"}, "test")
+    return coco.ground_truth(source), report.protocol_of("couples", source.skeleton)
 
 
 def page(results: dict[str, list[dict]]) -> str:
