@@ -15,6 +15,8 @@ Array = Any  # numpy.ndarray on the host, jax.Array on the device
 
 UNLABELLED, OCCLUDED, VISIBLE = 0, 1, 2
 
+WIDEST_CROP = 1.3  # the largest test scale of person crops, in the test of MPII and LSP
+
 
 class Inputs(NamedTuple):
     """What a model sees. Fields that a method does not use stay None.
@@ -28,6 +30,7 @@ class Inputs(NamedTuple):
     valid: Array  # [B, 2] int32, height and width that the source image reaches into
     to_source: Array  # [B, 2, 3] float32, input pixel -> source image pixel
     scaled: tuple[Array, ...] = ()  # the same view at the further test scales
+    scaled_to_source: tuple[Array, ...] = ()  # to_source of each, where they are crops
     clean: Array | None = None  # [B, H, W, 3] un-occluded twin of image
     box: Array | None = None  # [B, 4] float32, source box of a person crop, unpadded
     box_score: Array | None = None  # [B] float32; 1 for annotated boxes

@@ -50,6 +50,8 @@ def task(request):
     batch = people(np.random.default_rng(0), config.data.size)
     if config.data.get("view", "image") == "people":
         batch = each_cropped(batch)
+    if any(one["name"] == "paste_patches" for one in config.occlusion):
+        batch = with_clean_twins(batch)
     variables = initial.variables(model, batch.inputs, seed=0)
     return Task(
         config,
@@ -113,6 +115,19 @@ def each_cropped(batch) -> Batch:
     return batch._replace(inputs=inputs, labels=labels)
 
 
+def with_clean_twins(batch) -> Batch:
+    """The same with patches on the images, and a clean view of each."""
+    clean, image = batch.inputs.image, batch.inputs.image.copy()
+    image[:, 10:30, 10:30] = 0
+    seen = batch.labels.visibility
+    return batch._replace(
+        inputs=batch.inputs._replace(image=image, clean=clean),
+        labels=batch.labels._replace(
+            visibility=np.minimum(seen, 1).astype(np.uint8), clean_visibility=seen
+        ),
+    )
+
+
 def reduced(method, model, variables, batch):
     """Loss terms of a batch in training, each reduced to its mean."""
     asked = {}
@@ -161,6 +176,8 @@ def with_labels(batch, change):
     per_person = ["joints", "visibility", "area", "head_size"]
     if batch.inputs.image.ndim == 5:  # a crop each
         per_person.append("ignore")
+    if labels.clean_visibility is not None:
+        per_person.append("clean_visibility")
     changed = {name: change(getattr(labels, name)) for name in per_person}
     return batch._replace(labels=labels._replace(**changed))
 

@@ -161,6 +161,8 @@ class TestCrop:
         skeleton: J joints.
         padding: of the box's width and height, before the window is fitted.
         max_persons: P that labels are padded to; 0 leaves labels out.
+        scales: of a multi-scale test besides scale 1, factors of the window; each crop
+            is in `Inputs.scaled`, as large as the first.
     """
 
     __test__ = False  # not a test of pytest
@@ -169,6 +171,7 @@ class TestCrop:
     skeleton: Skeleton
     padding: tuple[float, float] = (1.25, 1.25)
     max_persons: int = 0
+    scales: tuple[float, ...] = ()
 
     def map(self, record: records.Record) -> Batch:
         """One test example: a Batch without the axis B.
@@ -186,7 +189,26 @@ class TestCrop:
                     "a detector's boxes have no labels; take annotated ones."
                 )
             truth = labels(record, matrix, self.size, self.max_persons, self.skeleton)
-        return crop(record, matrix, self.size, truth)
+        return self._with_scales(crop(record, matrix, self.size, truth), record)
+
+    def _with_scales(self, view: Batch, record: records.Record) -> Batch:
+        """The view with its further scales."""
+        center, side = box_window(record["box"], self.size, self.padding)
+        height, width = self.size
+        matrices = [
+            warp.crop_matrix(center, side * scale, 0.0, width, height)
+            for scale in self.scales
+        ]
+        if not matrices:
+            return view
+        image = records.pixels(record)
+        inputs = view.inputs._replace(
+            scaled=tuple(warp.warp_image(image, m, *self.size) for m in matrices),
+            scaled_to_source=tuple(
+                warp.invert(matrix).astype(np.float32) for matrix in matrices
+            ),
+        )
+        return view._replace(inputs=inputs)
 
 
 def box_window(

@@ -29,7 +29,7 @@ from occjax.data.records import Record
 from occjax.data.settings import construct
 from occjax.data.sources import Source
 from occjax.errors import UserError
-from occjax.types import Batch
+from occjax.types import WIDEST_CROP, Batch
 
 VIEWS = ("image", "person", "people")
 Placed = augment.Placed | group.Placed
@@ -127,7 +127,7 @@ def testing(
     Args:
         source: of images.
         data: `config.data`; with `eval_images`, of the first so many only (0 all).
-        scales: of a multi-scale test, 1 among them; a person view has no other.
+        scales: of a multi-scale test, 1 among them; a view of people has no other.
         labels: whether there shall be any.
 
     Raises:
@@ -140,9 +140,7 @@ def testing(
     images = int(data.get("eval_images", 0))
     persons = int(data["max_persons"]) if labels else 0
     if of_people(data):
-        if others:
-            raise UserError(f"person crops are tested at scale 1, not {others}.")
-        return _testing_crops(source, data, images, persons)
+        return _testing_crops(source, data, images, persons, others)
     size = int(data["size"])
     multiple = warp.multiple_for(size, scales)
     view = augment.TestView(size, multiple, source.skeleton, others, persons)
@@ -195,11 +193,22 @@ def _people(source: Source, data: Mapping[str, Any]) -> people.People:
 
 
 def _testing_crops(
-    source: Source, data: Mapping[str, Any], images: int, labelled: int
+    source: Source,
+    data: Mapping[str, Any],
+    images: int,
+    labelled: int,
+    scales: tuple[float, ...],
 ) -> Testing:
     """Views of a box or of the boxes of an image, with labels of so many people."""
     grouped, found = _view(data) == "people", _boxes(source, data, images)
+    if grouped and scales:
+        raise UserError(f"a view of people is tested at scale 1, not {scales}.")
+    if any(scale > WIDEST_CROP for scale in scales):
+        raise UserError(
+            f"person crops are tested at scales up to {WIDEST_CROP}, not {scales}."
+        )
     view = crop.TestCrop(
+        scales=scales,
         skeleton=source.skeleton,
         max_persons=min(labelled, 1) if grouped else labelled,
         **_geometry(data),

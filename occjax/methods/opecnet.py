@@ -130,7 +130,7 @@ class Model(nn.Module):
     def setup(self) -> None:
         """Builds base, head and couple graph."""
         joints = self.base_joints or self.skeleton.num_joints
-        self.net = HeatmapNet(joints, self.backbone, self.deconv, self.dtype)
+        self.net = HeatmapNet(joints, self.backbone, self.deconv, dtype=self.dtype)
         nn.share_scope(self, self.net)
         self.opec = opec_head.OpecHead(len(LIMBS), BONES, **self.head, dtype=self.dtype)
         if self.couple:

@@ -13,6 +13,8 @@ from occjax.types import Array
 
 MOMENTUM, EPSILON = 0.9, 1e-5  # torch's defaults; its momentum is 1 - ours
 SMALL_NORMAL = nn.initializers.normal(0.001)  # what HRNet starts its kernels from
+# Torch's own start values, for convolutions that no batch norm follows.
+TORCH_UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 Init = Callable[..., Array]
 
 
@@ -158,21 +160,23 @@ def conv(
     kernel: int = 3,
     stride: int = 1,
     *,
+    dilation: int = 1,
     dtype: Any = jnp.float32,
     use_bias: bool = False,
     kernel_init: Init = SMALL_NORMAL,
     name: str | None = None,
 ) -> nn.Conv:
-    """Square convolution padded by (kernel - 1) / 2 on every side, as torch pads it.
+    """Square convolution padded by half its reach on every side, as torch pads it.
 
     Flax's "SAME" pads an even size with stride 2 on one side only.
     """
-    pad = (kernel - 1) // 2
+    pad = dilation * (kernel - 1) // 2
     return nn.Conv(
         features,
         (kernel, kernel),
         strides=(stride, stride),
         padding=((pad, pad), (pad, pad)),
+        kernel_dilation=(dilation, dilation),
         use_bias=use_bias,
         kernel_init=kernel_init,
         dtype=dtype,
@@ -225,6 +229,7 @@ class ConvBN(nn.Module):
     kernel: int = 3
     stride: int = 1
     relu: bool = True
+    dilation: int = 1
     dtype: Any = jnp.float32
     kernel_init: Init = SMALL_NORMAL
 
@@ -235,6 +240,7 @@ class ConvBN(nn.Module):
             self.features,
             self.kernel,
             self.stride,
+            dilation=self.dilation,
             dtype=self.dtype,
             kernel_init=self.kernel_init,
             name="conv",

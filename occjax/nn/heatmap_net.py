@@ -1,6 +1,6 @@
 """From a crop to heatmaps: the network that all top-down methods start from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -9,8 +9,10 @@ from flax import linen as nn
 
 from occjax.nn import backbone as build_backbone
 from occjax.nn import check_stride, fastpose, heads, hourglass, hrnet, resnet
+from occjax.nn.erase_reconstruct import EraseReconstruct, Repaired
 from occjax.nn.torch_names import prefixed
-from occjax.types import Array
+from occjax.ops import flip_test, multi_scale
+from occjax.types import Array, Inputs
 
 STRIDE = 4  # input pixels per map pixel
 
@@ -20,18 +22,21 @@ class Maps(NamedTuple):
 
     heatmaps: tuple[Array, ...]  # [B, H / 4, W / 4, J] of each stage, last best
     features: tuple[Array, ...]  # [B, h, w, C] on the way up, finest last
+    repaired: tuple[Repaired, ...] = ()  # the last stage's last
 
 
 class HeatmapNet(nn.Module):
     """A backbone with a linear map for each joint, or one that has heads of its own.
 
-    Parameters: `trunk` (the backbone), `upsample` (with `deconv`) and `head`. The
-    features that the head reads have stride 4.
+    Parameters: `trunk` (the backbone), `upsample` (with `deconv`), `repair` and `head`.
+    The features that the head reads have stride 4. A backbone with heads of its own
+    repairs its features itself.
     """
 
     joints: int
     backbone: Mapping[str, Any]  # name of a file of occjax/nn, and its fields
     deconv: tuple[int, ...] = ()  # channels of doublings after it; SimpleBaseline's
+    repair: Mapping[str, Any] | None = None  # fields of `EraseReconstruct`; OASNet's
     dtype: Any = jnp.float32  # computation; heatmaps are float32 or wider
 
     def setup(self) -> None:
@@ -39,11 +44,17 @@ class HeatmapNet(nn.Module):
         build = _WITH_HEADS.get(self.backbone["name"])
         if build is not None:
             fields = {k: v for k, v in self.backbone.items() if k != "name"}
+            if self.repair is not None:
+                fields["repair"] = self.repair
             self.trunk = build(self.joints, **fields, dtype=self.dtype)
             return
         self.trunk = build_backbone(**self.backbone, dtype=self.dtype)
         if self.deconv:
             self.upsample = heads.Deconvolution(tuple(self.deconv), dtype=self.dtype)
+        if self.repair is not None:
+            self.mend = EraseReconstruct(
+                self.joints, **self.repair, dtype=self.dtype, name="repair"
+            )
         wide = np.promote_types(self.dtype, np.float32)
         self.head = heads.Heatmaps(self.joints, dtype=wide)
 
@@ -58,12 +69,59 @@ class HeatmapNet(nn.Module):
         if isinstance(found, fastpose.Outputs):
             return Maps((found.heatmaps,), found.maps)
         if isinstance(found, list):
-            return Maps(*zip(*((x.heatmaps, x.features) for x in found), strict=True))
+            pairs = [(x.heatmaps, x.features) for x in found]
+            repaired = tuple(x.repaired for x in found if x.repaired is not None)
+            maps, features = (tuple(x) for x in zip(*pairs, strict=True))
+            return Maps(maps, features, repaired)
         features = found if isinstance(found, tuple) else (found,)
         if self.deconv:
             features = tuple(self.upsample(found, train=train))
         check_stride(features[-1], image, STRIDE)
-        return Maps((self.head(features[-1]),), features)
+        if self.repair is None:
+            return Maps((self.head(features[-1]),), features)
+        repaired = self.mend(features[-1], train=train)
+        return Maps((self.head(repaired.features),), features, (repaired,))
+
+
+class Reading(NamedTuple):
+    """Heatmaps of a test."""
+
+    maps: tuple[Array, ...]  # [B, h, w, J] of each stage, last best
+    canvas: Array | None = None  # [B, 2, 3] pixel -> source, where scales were averaged
+
+
+def read(
+    net: HeatmapNet,
+    inputs: Inputs,
+    normalise: Callable[[Array], Array],
+    flip: Sequence[int] | None,
+    *,
+    shift: bool = False,
+) -> Reading:
+    """Reads crops for a test, and averages over the scales that the inputs have.
+
+    Args:
+        net: bound.
+        inputs: of crops.
+        normalise: of images [B, H, W, 3].
+        flip: order of the joints after mirroring, to average with the mirrored crop;
+            None for the crop alone.
+        shift: see `flip_test.average`.
+    """
+
+    def maps(image: Array) -> tuple[Array, ...]:
+        image = normalise(image)
+        if flip is None:
+            return net(image, train=False).heatmaps
+        both = flip_test.orientations(image, 1)
+        found = net(both.reshape(-1, *both.shape[2:]), train=False).heatmaps
+        return tuple(flip_test.average_rows(one, flip, shift=shift) for one in found)
+
+    first = maps(inputs.image)
+    if not inputs.scaled:
+        return Reading(first)
+    every = [first[-1], *(maps(image)[-1] for image in inputs.scaled)]
+    return Reading(*multi_scale.of_crops(every, inputs, STRIDE))
 
 
 _WITH_HEADS = {"hourglass": hourglass.Hourglass, "fastpose": fastpose.FastPose}

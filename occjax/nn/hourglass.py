@@ -1,18 +1,17 @@
 """Stacked hourglass network (Newell, Yang and Deng, ECCV 2016)."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from occjax.nn.blocks import BatchNorm, conv
+from occjax.nn.blocks import TORCH_UNIFORM, BatchNorm, conv
+from occjax.nn.erase_reconstruct import EraseReconstruct, Repaired
 from occjax.nn.resize import max_pool, upsample_nearest
 from occjax.nn.torch_names import Row
 from occjax.types import Array
-
-# Torch's own start values; no batch norm follows the last convolution of a block.
-TORCH_UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class Stack(NamedTuple):
@@ -20,6 +19,7 @@ class Stack(NamedTuple):
 
     features: Array  # [B, H / 4, W / 4, features], what the heatmaps are made of
     heatmaps: Array  # [B, H / 4, W / 4, joints], float32 or wider
+    repaired: Repaired | None  # where the features were repaired
 
 
 class Hourglass(nn.Module):
@@ -34,6 +34,8 @@ class Hourglass(nn.Module):
     blocks: int = 1  # residual blocks at each place
     levels: int = 4  # halvings inside an hourglass
     stem: tuple[int, int, int] = (128, 256, 256)  # block, pooling, two blocks
+    repair: Mapping[str, Any] | None = None  # fields of `EraseReconstruct`
+    repair_all: bool = False  # the features of every stack, not of the last alone
     dtype: Any = jnp.float32  # computation only
 
     @nn.compact
@@ -56,12 +58,23 @@ class Hourglass(nn.Module):
             y = self._residuals(y, features, f"stack{s}_res", train=train)
             y = self._conv(features, f"stack{s}_fc")(y)
             y = self._norm_relu(y, f"stack{s}_bn", train=train)
+            repaired = self._repaired(y, s, train=train)
+            y = y if repaired is None else repaired.features
             maps = _conv(self.joints, 1, 1, wide, f"stack{s}_score")(y)
-            outputs.append(Stack(y, maps))
+            outputs.append(Stack(y, maps, repaired))
             if s + 1 < self.stacks:
                 x = x + self._conv(features, f"stack{s}_merge_features")(y)
                 x = x + self._conv(features, f"stack{s}_merge_heatmaps")(maps)
         return outputs
+
+    def _repaired(self, x: Array, stack: int, *, train: bool) -> Repaired | None:
+        """The repaired features of a stack, if they are to be."""
+        if self.repair is None or not (self.repair_all or stack + 1 == self.stacks):
+            return None
+        name = f"stack{stack}_repair"
+        fields = {"read": 0, **self.repair}  # they have their width already
+        repair = EraseReconstruct(self.joints, **fields, dtype=self.dtype, name=name)
+        return repair(x, train=train)
 
     def _stem(self, x: Array, *, train: bool) -> Array:
         """[B, H, W, 3] -> [B, H / 4, W / 4, stem[-1]]."""

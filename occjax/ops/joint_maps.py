@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from occjax.types import Array, Labels
+from occjax.types import OCCLUDED, Array, Labels
 
 _REACH = 3  # a Gaussian ends so many sigmas from its pixel, in both axes
 
@@ -46,6 +46,17 @@ def targets_of_crops(
     """`targets` of the person whom each crop is of."""
     joints, labelled = labels.joints[:, 0], labels.visibility[:, 0] > 0
     return targets(joints, labelled, size, sigma, stride)
+
+
+def occluded(labels: Labels, size: tuple[int, int], sigma: float, stride: int) -> Array:
+    """Where joints of the person of each crop are occluded (OASNet, section 3.1).
+
+    Returns:
+        [B, H, W] in 0..1: the sum of the Gaussians of the occluded joints, cut at 1.
+    """
+    joints, hidden = labels.joints[:, 0], labels.visibility[:, 0] == OCCLUDED
+    maps, _ = targets(joints, hidden, size, sigma, stride)
+    return jnp.minimum(jnp.sum(maps, axis=-1), 1)
 
 
 def _bell(centre: Array, length: int, sigma: float, reach: int) -> Array:

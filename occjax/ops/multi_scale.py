@@ -1,12 +1,13 @@
 """The multi-scale test of top-down methods: several crops around one person."""
 
+import functools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
 
-from occjax.ops import sampling
-from occjax.types import Array
+from occjax.ops import frames, sampling
+from occjax.types import WIDEST_CROP, Array, Inputs
 
 
 def mean_on_canvas(
@@ -40,5 +41,32 @@ def mean_on_canvas(
         )
         for one, matrix in zip(maps, to_source, strict=True)
     ]
-    mean = jnp.mean(jnp.stack(read), axis=0)
+    mean = functools.reduce(jnp.add, read) / len(read)
     return mean.reshape(-1, *size, mean.shape[-1])
+
+
+def of_crops(
+    maps: Sequence[Array], inputs: Inputs, stride: int
+) -> tuple[tuple[Array], Array]:
+    """`mean_on_canvas` of the crop and its further scales.
+
+    The canvas has the pixels of the crop at scale 1 and reaches as far as the widest
+    crop may; in the published test it is the whole source image.
+
+    Args:
+        maps: [B, h, w, J] of `inputs.image` and each of `inputs.scaled`.
+        inputs: of B crops.
+        stride: input pixels per map pixel.
+
+    Returns:
+        The canvas [B, H, W, J], as the only stage, and canvas pixel -> source pixel.
+    """
+    crop = inputs.image.shape[1:3]
+    size = (round(WIDEST_CROP * crop[0]), round(WIDEST_CROP * crop[1]))
+    corner = [(whole - part) / 2 for whole, part in zip(size, crop, strict=True)]
+    moved = jnp.asarray([[1, 0, -corner[1]], [0, 1, -corner[0]]], jnp.float32)
+    zoom = jnp.asarray([[stride, 0, 0], [0, stride, 0]], jnp.float32)
+    matrices = (inputs.to_source, *inputs.scaled_to_source)
+    canvas = frames.then(jnp.broadcast_to(moved, matrices[0].shape), matrices[0])
+    of_maps = [frames.then(jnp.broadcast_to(zoom, m.shape), m) for m in matrices]
+    return (mean_on_canvas(maps, of_maps, canvas, size),), canvas

@@ -251,14 +251,15 @@ def _loss(
     if hasattr(method, "proposals"):
         asked["proposals"] = method.proposals(model, batch.labels)
     rng = jax.random.fold_in(jax.random.key(config.seed), state.step)
-    outputs, updates = model.apply(
-        {"params": params, "batch_stats": state.batch_stats},
-        batch.inputs,
-        train=True,
-        mutable=["batch_stats"],
-        rngs={"dropout": rng},
-        **asked,
-    )
+    with _clear_errors():  # such as of inputs that a setting needs
+        outputs, updates = model.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            batch.inputs,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": rng},
+            **asked,
+        )
     terms = method.loss_terms(model, outputs, batch.labels)
     loss, metrics = total_loss(terms, config.loss.to_dict())
     return loss, (metrics, updates.get("batch_stats", {}))

@@ -329,3 +329,20 @@ def test_targets_are_labelled_people_with_a_box_on_the_image():
         area=np.where(np.arange(7) == 6, 0, 300),
     )
     np.testing.assert_array_equal(np.flatnonzero(records.targets(record)), [0])
+
+
+def test_further_scales_show_the_same_place_in_wider_windows():
+    record = person(grid(), (100, 60, 60, 120))
+    test = crop.TestCrop((128, 96), COCO, scales=(0.8, 1.3))
+    inputs = test.map(record).inputs
+    plain = crop.TestCrop((128, 96), COCO).map(record).inputs
+    np.testing.assert_array_equal(inputs.image, plain.image)
+    assert plain.scaled == plain.scaled_to_source == ()
+    point = np.array([140.0, 110.0])  # of the source
+    for image, matrix in zip(inputs.scaled, inputs.scaled_to_source, strict=True):
+        assert image.shape == inputs.image.shape
+        forward = warp.invert(matrix)
+        wanted = warp.warp_image(record["image"], forward, 128, 96)
+        np.testing.assert_array_equal(image, wanted)
+        at = warp.apply(forward, point)
+        assert np.all((at > 0) & (at < (96, 128)))

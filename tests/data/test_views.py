@@ -216,9 +216,21 @@ def test_faulty_settings_are_one_line(settings, message):
     assert "\n" not in str(error.value)
 
 
-def test_person_crops_have_no_further_scales():
-    with pytest.raises(UserError, match="person crops are tested at scale 1"):
-        pipeline.test_batches(scenes.Scenes(), PERSON, 4, scales=(1.0, 0.5))
+def test_person_crops_have_further_scales_up_to_a_limit():
+    batches = pipeline.test_batches(scenes.Scenes(), PERSON, 4, scales=(0.8, 1.0, 1.3))
+    inputs = next(iter(batches)).inputs
+    assert [x.shape for x in inputs.scaled] == 2 * [inputs.image.shape]
+    for scale, matrix in zip((0.8, 1.3), inputs.scaled_to_source, strict=True):
+        linear = np.linalg.det(matrix[:, :, :2])
+        wanted = scale**2 * np.linalg.det(inputs.to_source[:, :, :2])
+        np.testing.assert_allclose(linear, wanted, rtol=1e-4)
+    with pytest.raises(
+        UserError, match=r"person crops are tested at scales up to 1\.3"
+    ):
+        pipeline.test_batches(scenes.Scenes(), PERSON, 4, scales=(1.0, 1.5))
+    grouped = {**PERSON, "view": "people"}
+    with pytest.raises(UserError, match="a view of people is tested at scale 1"):
+        pipeline.test_batches(scenes.Scenes(), grouped, 4, scales=(1.0, 0.8))
 
 
 def test_colour_changes_channels_alike_in_image_and_clean_twin():

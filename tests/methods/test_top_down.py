@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from occjax.methods import top_down
+from occjax.ops import crop_maps
 from occjax.skeletons import COCO
 from occjax.types import Inputs, Poses
 
@@ -33,7 +34,7 @@ def test_a_setting_that_makes_no_sense_is_named(fields, message):
         build(**fields)
 
 
-@pytest.mark.parametrize("decoder", list(top_down.DECODERS))
+@pytest.mark.parametrize("decoder", list(crop_maps.DECODERS))
 def test_a_clean_heatmap_is_found_in_source_pixels(decoder):
     rows, columns = np.mgrid[:16, :16]
     bell = np.exp(-((columns - 6) ** 2 + (rows - 9) ** 2) / 8).astype(np.float32)

@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 
 from occjax.ops import decoding, multi_scale
+from occjax.types import Inputs
 
 mean_on_canvas = jax.jit(multi_scale.mean_on_canvas, static_argnums=3)
 SCALES = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
@@ -78,3 +79,29 @@ def test_narrow_maps_are_averaged_in_single_precision():
     got = mean_on_canvas([maps, maps], [same, same], same, (4, 4))
     assert got.dtype == jnp.float32
     np.testing.assert_array_equal(got, 1)
+
+
+def test_crops_of_six_scales_are_one_canvas_around_the_first():
+    centre, side, size = (100.0, 80.0), 128.0, 64
+    joint = np.array([100 - 75.0, 80 + 60])  # outside the crop at scale 1
+    maps, matrices = [], []
+    for scale in (1.0, *(s for s in SCALES if s != 1)):
+        matrix = window(centre, side * scale, size)
+        u, v = (joint - matrix[0, :, 2]) / (side * scale / size) / 4
+        y, x = np.mgrid[: size // 4, : size // 4]
+        bell = np.exp(-((x - u) ** 2 + (y - v) ** 2) / 2).astype(np.float32)
+        maps.append(jnp.asarray(bell[None, :, :, None]))
+        matrices.append(jnp.asarray(matrix))
+    inputs = Inputs(
+        jnp.zeros((1, size, size, 3), jnp.uint8),
+        jnp.full((1, 2), size, jnp.int32),
+        matrices[0],
+        scaled_to_source=tuple(matrices[1:]),
+    )
+    (mean,), canvas = multi_scale.of_crops(maps, inputs, 4)
+    assert mean.shape == (1, 83, 83, 1)
+    pixel, _ = decoding.highest_pixel(mean)
+    found = decoding.to_source(pixel, canvas, 1)
+    np.testing.assert_allclose(
+        found[0, 0], joint, atol=4
+    )  # source pixels, half a map's

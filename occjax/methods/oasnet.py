@@ -1,0 +1,220 @@
+"""OASNet (Zhou, Chen, Gao, Wang, Lu, ECCV 2020): occluded features, cleaned.
+
+A head finds where joints are occluded; features are erased there and filled in from
+around. In training every crop comes twice, with pasted patches and without, through the
+same network as one batch, and the features of the first learn to be like those of the
+second. A test has one branch, and no more than the network.
+
+No code was ever released. Where the paper is silent, the places say what was chosen.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import FrozenDict
+
+from occjax.nn import heatmap_net
+from occjax.nn.critic import Critic
+from occjax.nn.erase_reconstruct import Repaired
+from occjax.nn.heatmap_net import STRIDE, HeatmapNet
+from occjax.ops import (
+    crop_maps,
+    joint_maps,
+    mimicry,
+    sinkhorn,
+)
+from occjax.ops.image import IMAGENET_MEAN, IMAGENET_STD, normalize
+from occjax.skeletons import Skeleton
+from occjax.types import Array, Inputs, Labels
+
+PUBLISHED, PRETRAINED = heatmap_net.PUBLISHED, heatmap_net.PRETRAINED
+decode, suppress = crop_maps.decode, crop_maps.suppress
+DISTANCES = {"l2": mimicry.l2, "cosine": mimicry.cosine, "kl": mimicry.kl}
+MIMICS = ("transport", *DISTANCES, "none")
+
+
+class Outputs(NamedTuple):
+    """What the network gives for B crops; in training with V views of each.
+
+    Views take turns in the rows, the occluded one first: V is 2 where the inputs have
+    a clean twin, else 1.
+    """
+
+    maps: tuple[Array, ...]  # [B * V, h, w, J] of each stage, last best
+    canvas: Array | None = None  # see heatmap_net.Reading
+    repaired: tuple[Repaired, ...] = ()  # of each repaired stage, in training
+    critic: Mapping[str, Any] | None = None  # its parameters, in training
+
+
+class Model(nn.Module):
+    """Parameters are those of `HeatmapNet` and, for optimal transport, `critic`."""
+
+    skeleton: Skeleton  # of the dataset
+    backbone: Mapping[str, Any]  # name of a file of occjax/nn, and its fields
+    repair: Mapping[str, Any] = FrozenDict()  # fields of `EraseReconstruct`
+    mimic: str = "transport"  # one of MIMICS
+    transport: Mapping[str, Any] = FrozenDict()  # arguments of `sinkhorn.divergence`
+    detach_clean: bool = False  # features of the clean view count as constant
+    mask: str = "soft"  # of natural occlusion: "soft", "binary" or "none"
+    mean: tuple[float, ...] = IMAGENET_MEAN  # RGB, of pixels in [0, 1]
+    std: tuple[float, ...] = IMAGENET_STD
+    sigma: float = 2.0  # of the Gaussians, map pixels
+    sharpness: float = 0.0  # of the loss "location"; 0 leaves it out
+    decoder: str = "quarter"  # one of crop_maps.DECODERS
+    flip_test: bool = True  # average with the mirrored crop
+    shift_heatmap: bool = True  # its map moved right by a pixel, as published
+    confident: float = 0.2  # joints scored above it make the pose's score
+    nms: float = 0.9  # OKS from above which the lower of an image's poses goes
+    dtype: Any = jnp.float32  # computation of the network
+
+    def __post_init__(self) -> None:
+        """Checks the fields.
+
+        Raises:
+            ValueError: naming the field, what was expected and what was found.
+        """
+        for field, known in (("mimic", MIMICS), ("mask", ("soft", "binary", "none"))):
+            if getattr(self, field) not in known:
+                raise ValueError(
+                    f"{field}: expected one of {', '.join(known)}, "
+                    f"got {getattr(self, field)!r}."
+                )
+        crop_maps.check(self.decoder)
+        super().__post_init__()
+
+    def setup(self) -> None:
+        """Builds the network and, if it is wanted, the critic."""
+        self.net = HeatmapNet(
+            self.skeleton.num_joints,
+            self.backbone,
+            repair=self.repair,
+            dtype=self.dtype,
+        )
+        nn.share_scope(self, self.net)
+        if self.mimic == "transport":
+            self.critic = Critic(dtype=self.dtype)
+
+    def __call__(self, inputs: Inputs, *, train: bool) -> Outputs:
+        """Reads the heatmaps of crops [B, H, W, 3], in training of both views.
+
+        Raises:
+            ValueError: there is nothing to mimic.
+        """
+        if train:
+            return self._views(inputs)
+        flip = self.skeleton.flip if self.flip_test else None
+        shift = self.shift_heatmap
+        return Outputs(
+            *heatmap_net.read(self.net, inputs, self.pixels, flip, shift=shift)
+        )
+
+    def pixels(self, image: Array) -> Array:
+        """The normalised crops [B, H, W, 3] that the network sees."""
+        return normalize(image, self.dtype, self.mean, self.std)
+
+    def _views(self, inputs: Inputs) -> Outputs:
+        """Both views as rows of one batch, a device having both of its crops."""
+        image = inputs.image
+        if inputs.clean is not None:
+            image = jnp.stack((image, inputs.clean), axis=1)
+            image = image.reshape(-1, *image.shape[2:])
+        elif self.mimic != "none" and not self.is_initializing():
+            raise ValueError(
+                f"mimic: {self.mimic!r} needs clean twins of the images, which "
+                "`paste_patches` of config.occlusion gives; without them it is 'none'."
+            )
+        found = self.net(self.pixels(image), train=True)
+        critic = None
+        if self.mimic == "transport":
+            if self.is_initializing():
+                self.critic(found.repaired[-1].features)
+            # Its features need a mask made of labels, so the loss applies it.
+            critic = self.critic.variables["params"]
+        return Outputs(found.heatmaps, None, found.repaired, critic)
+
+
+def loss_terms(
+    model: Model, outputs: Outputs, labels: Labels
+) -> dict[str, tuple[Array, Array]]:
+    """The losses of `crop_maps`, "occlusion" and "mimic", as far as they are wanted.
+
+    Both views teach, each by its own occlusion. "occlusion" is the squared error of the
+    map, or the cross-entropy of the classes (equation 1). The factors that are meant
+    are 0.5 for squared errors, and for "mimic" 0.001, or 100 with "kl".
+    """
+    views = _views_of(labels)
+    terms = crop_maps.loss_terms(
+        outputs.maps,
+        views,
+        sigma=model.sigma,
+        stride=STRIDE,
+        sharpness=model.sharpness,
+    )
+    size = outputs.maps[-1].shape[1:3]
+    hidden = joint_maps.occluded(views, size, model.sigma, STRIDE)
+    told = [_occlusion(one, hidden, views) for one in outputs.repaired]
+    told = [term for term in told if term is not None]
+    if told:
+        terms["occlusion"] = crop_maps.added(told)
+    if model.mimic != "none":
+        terms["mimic"] = _mimic(model, outputs, hidden)
+    return terms
+
+
+def _views_of(labels: Labels) -> Labels:
+    """Labels whose rows are those of the views, each with its own visibility."""
+    if labels.clean_visibility is None:
+        return labels
+    both = jnp.stack((labels.visibility, labels.clean_visibility), axis=1)
+    rows = jax.tree.map(lambda x: jnp.repeat(x, 2, axis=0), labels)
+    return rows._replace(visibility=both.reshape(-1, *both.shape[2:]))
+
+
+def _occlusion(
+    repaired: Repaired, hidden: Array, labels: Labels
+) -> tuple[Array, Array] | None:
+    """The loss of what a stage tells of occlusion, if it tells any."""
+    if repaired.map is not None:
+        values = jnp.mean(jnp.square(repaired.map - hidden), axis=(1, 2))
+        return values, jnp.ones_like(values)
+    if repaired.classes is not None:
+        likely = jax.nn.log_softmax(repaired.classes)
+        truth = jax.nn.one_hot(labels.visibility[:, 0], likely.shape[-1])
+        values = -jnp.sum(truth.astype(likely.dtype) * likely, axis=(1, 2))
+        return values, jnp.ones_like(values)
+    return None
+
+
+def _mimic(model: Model, outputs: Outputs, hidden: Array) -> tuple[Array, Array]:
+    """How far the features of both views are apart, natural occlusion left out.
+
+    Args:
+        model: says by which distance.
+        outputs: of both views.
+        hidden: [2 B, h, w] occlusion of the views.
+    """
+    features = outputs.repaired[-1].features
+    features = features.reshape(-1, 2, *features.shape[1:])
+    occluded, clean = features[:, 0], features[:, 1]
+    if model.detach_clean:
+        clean = jax.lax.stop_gradient(clean)
+    natural = hidden.reshape(-1, 2, *hidden.shape[1:])[:, 1]
+    occluded, clean = (x * _kept(model, natural, x) for x in (occluded, clean))
+    if outputs.critic is not None:
+        apply, learnt = Critic(dtype=model.dtype).apply, {"params": outputs.critic}
+        points = (mimicry.channels(apply(learnt, x)) for x in (occluded, clean))
+        values = sinkhorn.divergence(*points, **model.transport)
+    else:
+        values = DISTANCES[model.mimic](occluded, clean)
+    return values, jnp.ones_like(values)
+
+
+def _kept(model: Model, natural: Array, like: Array) -> Array:
+    """[B, h, w, 1] what is compared: where the clean view is not occluded."""
+    if model.mask == "none":
+        return jnp.ones((*natural.shape, 1), like.dtype)
+    kept = 1 - natural if model.mask == "soft" else natural < 0.1
+    return kept[..., None].astype(like.dtype)
