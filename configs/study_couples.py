@@ -1,7 +1,7 @@
 """OPEC-Net, its ablations and CoupleGraph: what `python -m studies.couples` trains.
 
 base            the base network, which all the others correct, trained on ordinary
-                scenes, as AlphaPose's is on COCO and MPII
+                scenes whose hidden joints have no labels, as most of COCO's have none
 longer          the same, trained on with entangled people for as long as a head is
 opec            OPEC-Net on the trained base
 no_image ...    OPEC-Net with one thing changed, the rows of the paper's Table 6
@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from configs import common, couplegraph, opecnet
 
 DATASETS = {  # name -> options of the crowd
-    "ordinary": dict(common.CROWD, skeleton="ocpose"),
+    "ordinary": dict(common.CROWD, skeleton="ocpose", label_hidden=False),
     "couples": dict(common.COUPLES),
 }
 SCENES = {"train": 12_000, "test": 500}

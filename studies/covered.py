@@ -5,11 +5,13 @@ photograph: background, another joint of the person, or a second copy of a joint
 are the same in every run, and the joints behind them are labelled as occluded.
 """
 
+import json
 import pathlib
 
 import cv2
 import numpy as np
 
+from configs import study_occluders
 from data_prep import downloads
 from occjax.data import occlude
 from occjax.data.records import decode
@@ -17,7 +19,7 @@ from occjax.types import Batch, Inputs, Labels
 from studies import crops, runs
 
 SPLIT = "covered"
-PATCHES = occlude.PastePatches(patches=(2, 4), size=(0.15, 0.3))
+PATCHES = occlude.PastePatches(**study_occluders.PATCHES)
 
 
 def prepare(folder: pathlib.Path, out: pathlib.Path) -> None:
@@ -44,6 +46,23 @@ def prepare(folder: pathlib.Path, out: pathlib.Path) -> None:
         joints[:, 2] = visibility
         person["keypoints"] = joints.ravel().tolist()
     downloads.prepare(out, crops.NAME, SPLIT, images, plain)
+
+
+def pck(run: pathlib.Path, **flags: str) -> dict[str, dict]:
+    """PCK of a finished run by split: on the test crops and on those with patches.
+
+    Args:
+        run: its folder.
+        flags: of `occjax.evaluate`, if the run is to be scored otherwise than it was;
+            the figures then stand in a folder of that name in the run.
+    """
+    where = run / "_".join(flags.values()) if flags else run
+    scored = {"test": runs.evaluate(run, where, **flags) if flags else run}
+    scored[SPLIT] = runs.evaluate(run, where / SPLIT, split=SPLIT, **flags)
+    return {
+        split: json.loads((where / "metrics.json").read_text(encoding="utf-8"))["pck"]
+        for split, where in scored.items()
+    }
 
 
 def cover(image: np.ndarray, person: dict) -> tuple[np.ndarray, np.ndarray]:

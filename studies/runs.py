@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data_prep import crowd
 from occjax.data import sources
 from occjax.errors import UserError
 
@@ -17,6 +18,23 @@ def prepared(out: pathlib.Path, name: str, split: str) -> bool:
         return bool(len(sources.load({"dir": str(out), "dataset": name}, split)))
     except UserError:
         return False
+
+
+def render(
+    out: pathlib.Path, name: str, options: Mapping[str, Any], scenes: Mapping[str, int]
+) -> None:
+    """Renders scenes of the built-in crowd, those splits that are not there yet.
+
+    Args:
+        out: folder of datasets to write to.
+        name: of the dataset.
+        options: of the crowd.
+        scenes: how many of each split.
+    """
+    for split, number in scenes.items():
+        if not prepared(out, name, split):
+            count = {"num_scenes": number, "test_scenes": number}
+            crowd.write(str(out), name, split, {**options, **count})
 
 
 def train(config: str, workdir: pathlib.Path, **settings: Any) -> pathlib.Path:

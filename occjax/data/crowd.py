@@ -26,6 +26,7 @@ from occjax.data import convert, figure, staging
 from occjax.data.records import crowd_index
 from occjax.data.render import Scene, render
 from occjax.errors import UserError
+from occjax.types import VISIBLE
 
 # Mean over images of the largest box IoU between two people.
 OVERLAPS = {"crowdpose": 0.29, "ochuman": 0.67}
@@ -58,6 +59,7 @@ class Crowd:
         height: Sequence[float] = (0.5, 0.9),
         objects: Sequence[int] = (0, 2),
         skeleton: str = "coco",
+        label_hidden: bool = True,
     ):
         """Describes the scenes; nothing is rendered yet.
 
@@ -72,6 +74,8 @@ class Crowd:
                 of the image height.
             objects: fewest and most things that stand before people.
             skeleton: name of a scheme in `occjax.skeletons`.
+            label_hidden: whether joints that nobody sees are labelled. In COCO most of
+                them are not.
 
         Raises:
             UserError: an argument is out of range.
@@ -94,6 +98,7 @@ class Crowd:
         self.height = float(height[0]), float(height[1])
         self.objects = int(objects[0]), int(objects[1])
         self.skeleton = skeletons.BY_NAME[skeleton]
+        self.label_hidden = bool(label_hidden)
         self._num_scenes = num_scenes
         checks = {
             "num_scenes, at least 0": num_scenes >= 0,
@@ -170,13 +175,16 @@ class Crowd:
         shapes = np.moveaxis(scene.silhouettes, 0, -1)
         boxes, area, _ = _measure(shapes)
         joints = convert.reorder(scene.joints, figure.JOINTS, self.skeleton.joints)
+        crowding = crowd_index(joints, boxes)
+        if not self.label_hidden:
+            joints = np.where(joints[..., 2:] == VISIBLE, joints, 0)
         return {
             "image": scene.image,
             "image_id": index,
             "file_name": f"{self.name}-{self.seed}-{index:07d}.png",
             "height": self.size[0],
             "width": self.size[1],
-            "crowd_index": crowd_index(joints, boxes),
+            "crowd_index": crowding,
             "persons": {
                 # COCO tools take an id of 0 for no match.
                 "id": index * self.max_persons + np.arange(1, people + 1),

@@ -1,0 +1,164 @@
+"""Whether OASNet's parts help where joints are occluded (its Table 5 and Figure 6).
+
+    python -m studies.mimicry [--photographs DIR] [--seeds 0,1,2]
+        [--workdir runs/study-mimicry] [--output docs/mimicry.md]
+
+Trains the rows of configs/study_mimicry.py with each seed on the built-in crowd and,
+where DIR has the crops of LSP Extended (studies/crops.py), on photographs, and writes
+the page: mean and spread, and every seed as it came out. Finished runs are not
+repeated, so the command goes on where it was stopped.
+"""
+
+import functools
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import flags
+
+from configs import common
+from configs import study_mimicry as systems
+from occjax.data import sources
+from occjax.evaluation import coco, protocols, report
+from occjax.runtime import cli
+from studies import covered, crops, runs
+
+FLAGS = flags.FLAGS
+NAMES = {
+    "plain": "baseline, without patches",
+    "patches": "baseline, with patches",
+    "reconstruct": "+ reconstruction",
+    "erase": "+ erasing",
+    "transport": "+ mimicry by optimal transport (OASNet)",
+    "l2": "+ mimicry by L2 instead",
+    "cosine": "+ mimicry by cosine instead",
+    "kl": "+ mimicry by KL instead",
+}
+Figures = dict[str, Callable[[dict], float]]
+CROWD: Figures = {
+    "AP": lambda m: m["AP"],
+    "AP75": lambda m: m["AP75"],
+    "occluded joints": lambda m: m["occlusion"]["joints"]["all"]["Inv75"],
+    "visible joints": lambda m: m["occlusion"]["joints"]["all"]["V75"],
+}
+PHOTOGRAPHS: Figures = {
+    "clean": lambda pck: pck["test"]["mean"],
+    "with occluders": lambda pck: pck[covered.SPLIT]["mean"],
+    "covered joints": lambda pck: pck[covered.SPLIT]["occluded"]["mean"],
+    "uncovered joints": lambda pck: pck[covered.SPLIT]["visible"]["mean"],
+}
+
+INTRODUCTION = """# OASNet's parts one by one
+
+Made by `python -m studies.mimicry --photographs DIR`. With each seed a plain network is
+trained for {base} steps from scratch; all rows go on from it for {steps} steps of 32
+views: 32 crops, or 16 both with and without patches. Per cent: mean and, in brackets,
+lowest and highest of the seeds {seeds}.
+"""
+CROWD_TEXT = """
+## The built-in crowd
+
+{test} unseen scenes of two or three people; {occluded} occluded and {visible} visible
+joints. Joints are found if their OKS is 0.75 or more, those of people without a
+detection counting as missed.
+"""
+PHOTOGRAPHS_TEXT = """
+## Photographs
+
+3,200 crops of LSP Extended to train on, whose natural occlusion is not labelled;
+PCK@0.2 of 600 others, as they are and with two to four patches of the same photograph
+over joints ({covered} joints covered, {free} not).
+"""
+
+
+def define_flags() -> None:
+    """Declares the command's flags."""
+    flags.DEFINE_string("photographs", None, "Folder of the crops; none: crowd alone.")
+    flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to train with.")
+    flags.DEFINE_string("workdir", "runs/study-mimicry", "Datasets and runs.")
+    flags.DEFINE_string("output", "docs/mimicry.md", "Page to write.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains what is missing and writes the page."""
+    del argv
+    datasets = pathlib.Path(FLAGS.workdir) / "datasets"
+    measures = {"crowd": on_crowd}
+    options = dict(common.CROWD)
+    runs.render(datasets, "ordinary", options, systems.SCENES)
+    if FLAGS.photographs is not None:
+        folder = pathlib.Path(FLAGS.photographs)
+        crops.prepare(folder, datasets)
+        covered.prepare(folder, datasets)
+        measures["lsp"] = on_photographs
+    results: dict[str, dict[str, list]] = {
+        name: {row: [] for row in NAMES} for name in measures
+    }
+    for seed in FLAGS.seeds:  # whole comparisons first, should the study be stopped
+        for name, rows in results.items():
+            train(name, "base", int(seed))
+            for row, scores in rows.items():
+                scores.append(measures[name](train(name, row, int(seed))))
+    pathlib.Path(FLAGS.output).write_text(page(results), encoding="utf-8")
+    print(f"written: {FLAGS.output}")
+
+
+def train(name: str, row: str, seed: int) -> pathlib.Path:
+    """Trains a row, if that is not done yet; gives its folder."""
+    workdir = pathlib.Path(FLAGS.workdir)
+    settings: dict[str, Any] = {"seed": seed, "data__dir": workdir / "datasets"}
+    if row != "base":
+        settings["init_from"] = (
+            f"{workdir}/{name}-base-{seed}:^(trunk|head|repair/read)/"
+        )
+    config = f"configs/study_mimicry.py:{name}_{row}"
+    return runs.train(config, workdir / f"{name}-{row}-{seed}", **settings)
+
+
+def on_crowd(run: pathlib.Path) -> dict[str, Any]:
+    """Figures of the unseen scenes."""
+    found = json.loads((run / "detections.json").read_text(encoding="utf-8"))
+    truth, protocol = _truth(f"{FLAGS.workdir}/datasets")
+    return report.score(truth, found, protocol, whole=True).metrics
+
+
+@functools.cache
+def _truth(datasets: str) -> tuple[dict, protocols.Protocol]:
+    """Ground truth of the scenes that test, and how they are scored."""
+    source = sources.load({"dir": datasets, "dataset": "ordinary"}, "test")
+    return coco.ground_truth(source), report.protocol_of("ordinary", source.skeleton)
+
+
+def on_photographs(run: pathlib.Path) -> dict[str, dict]:
+    """PCK of the test crops and of those with patches."""
+    return covered.pck(run)
+
+
+def page(results: dict[str, dict[str, list]]) -> str:
+    """The study as a Markdown page."""
+    seeds = ", ".join(FLAGS.seeds)
+    text = INTRODUCTION.format(
+        base=systems.BASE_STEPS, steps=systems.STEPS, seeds=seeds
+    )
+    lines = [text]
+    for name, rows in results.items():
+        first = next(iter(rows.values()))[0]
+        if name == "crowd":
+            figures, joints = CROWD, first["occlusion"]["joints"]["all"]
+            lines.append(CROWD_TEXT.format(**joints, test=systems.SCENES["test"]))
+        else:
+            figures, joints = PHOTOGRAPHS, first[covered.SPLIT]
+            hidden, free = (joints[k]["count"] for k in ("occluded", "visible"))
+            lines.append(PHOTOGRAPHS_TEXT.format(covered=hidden, free=free))
+        shares = {
+            NAMES[row]: [[f(one) for f in figures.values()] for one in scores]
+            for row, scores in rows.items()
+        }
+        lines += runs.tables(tuple(figures), shares, FLAGS.seeds)
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)
