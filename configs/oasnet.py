@@ -15,11 +15,11 @@ hourglass     MPII, two stacks: RMSProp 5e-4, drops by ten after epochs 150, 170
 Published weights start from ImageNet:
 `--config.init_from=hrnet_w32-36af842e.pth:^trunk/`. The rows of the paper's ablations:
 
-    --config.model.mimic=l2                  cosine, kl (its weight is 100), none
-    --config.model.detach_clean=True         the clean view teaches only
-    --config.model.repair.erase=False        reconstruction without cleaning; with
-    --config.model.repair.told=nothing       no occlusion (delete its loss), or
-    --config.model.repair.told=classes       occlusion as a class of each joint
+    --config.model.mimic=l2             cosine, kl with --config.loss.mimic=100., none
+                                        with --config.loss.mimic=0.
+    --config.model.detach_clean=True    the clean view teaches only
+    --config.model.repair.erase=False   reconstruction without cleaning; with
+    --config.model.repair.told=nothing  and --config.loss.occlusion=0., or told=classes
 """
 
 from ml_collections import ConfigDict
@@ -96,7 +96,9 @@ def _siamese(config: ConfigDict) -> ConfigDict:
     config.method = "oasnet"
     config.occlusion = PATCHES
     config.loss = ConfigDict(LOSS)
-    config.model.repair = ConfigDict(dict(read=256))
+    config.model.repair = ConfigDict(
+        dict(read=256, told="map", erase=True, reconstruct=True)
+    )
     config.model.mimic = "transport"
     config.model.transport = ConfigDict(dict(epsilon=0.1, iterations=5))
     config.model.detach_clean = False

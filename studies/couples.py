@@ -58,9 +58,10 @@ on ordinary scenes (two or three people, mean box IoU 0.29) whose hidden joints 
 labels, as most of COCO's have none; OPEC-Net corrects that base, frozen, with a head
 trained for {head} steps on couples, all labelled, and CoupleGraph that for {couple}
 more. All have annotated boxes. Per cent: mean and, in brackets, lowest and highest of
-the seeds {seeds}. Inv and V judge joints of people with a detection of OKS 0.3 or more, as the paper is read; `of all` counts
-the others as missed. Limbs that the base scores {keep} or higher keep their place, as
-in the released code, but where every limb is corrected.
+the seeds {seeds}. Inv and V judge joints of people with a detection of OKS 0.3 or more,
+as the paper is read; `of all` counts the others as missed. Limbs that the base scores
+{keep} or higher keep their place, as in the released code, but where every limb is
+corrected.
 """
 
 

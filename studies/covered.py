@@ -7,6 +7,7 @@ are the same in every run, and the joints behind them are labelled as occluded.
 
 import json
 import pathlib
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +20,8 @@ from occjax.types import Batch, Inputs, Labels
 from studies import crops, runs
 
 SPLIT = "covered"
-PATCHES = occlude.PastePatches(**study_occluders.PATCHES)
+_SETTINGS: Any = study_occluders.PATCHES
+PATCHES = occlude.PastePatches(**_SETTINGS)
 
 
 def prepare(folder: pathlib.Path, out: pathlib.Path) -> None:

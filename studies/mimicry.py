@@ -22,7 +22,7 @@ from configs import study_mimicry as systems
 from occjax.data import sources
 from occjax.evaluation import coco, protocols, report
 from occjax.runtime import cli
-from studies import covered, crops, runs
+from studies import covered, crops, imitation, runs
 
 FLAGS = flags.FLAGS
 NAMES = {
@@ -70,6 +70,13 @@ PHOTOGRAPHS_TEXT = """
 PCK@0.2 of 600 others, as they are and with two to four patches of the same photograph
 over joints ({covered} joints covered, {free} not).
 """
+IMITATION_TEXT = """
+## Imitation
+
+The mimicry of the first seed's trainings, mean of the first and of the last tenth of
+their steps, and of unseen crops with patches: to their own clean twin, and to that of
+another crop.
+"""
 
 
 def define_flags() -> None:
@@ -100,7 +107,9 @@ def main(argv: Sequence[str]) -> None:
             train(name, "base", int(seed))
             for row, scores in rows.items():
                 scores.append(measures[name](train(name, row, int(seed))))
-    pathlib.Path(FLAGS.output).write_text(page(results), encoding="utf-8")
+    lines = [page(results), *imitations(pathlib.Path(FLAGS.workdir), tuple(results))]
+    text = "\n".join(lines) + "\n"
+    pathlib.Path(FLAGS.output).write_text(text, encoding="utf-8")
     print(f"written: {FLAGS.output}")
 
 
@@ -133,6 +142,21 @@ def _truth(datasets: str) -> tuple[dict, protocols.Protocol]:
 def on_photographs(run: pathlib.Path) -> dict[str, dict]:
     """PCK of the test crops and of those with patches."""
     return covered.pck(run)
+
+
+def imitations(workdir: pathlib.Path, sets: Sequence[str]) -> list[str]:
+    """A table of how the features of both views came together, by set and mimicry."""
+    lines = [
+        IMITATION_TEXT,
+        "| | mimicry | start | end | own twin | another's twin |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in sets:
+        for row in ("transport", "l2", "cosine", "kl"):
+            found = imitation.measure(workdir / f"{name}-{row}-{FLAGS.seeds[0]}")
+            cells = " | ".join(f"{value:.3g}" for value in found.values())
+            lines.append(f"| {name} | {row} | {cells} |")
+    return lines
 
 
 def page(results: dict[str, dict[str, list]]) -> str:

@@ -6,8 +6,8 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from configs import study_couples, study_occluders, study_parts
-from studies import couples, covered, occluders, parts
+from configs import study_couples, study_mimicry, study_occluders, study_parts
+from studies import couples, covered, mimicry, occluders, parts
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -88,6 +88,26 @@ def test_ablations_differ_from_the_whole_by_their_switch_alone():
         assert other["model"].items() <= whole["model"].items()
 
 
+def test_rows_of_oasnet_add_one_thing_each_and_see_as_many_views():
+    for name in study_mimicry.SETS:
+        rows = {
+            row: study_mimicry.get_config(f"{name}_{row}") for row in study_mimicry.ROWS
+        }
+        assert set(mimicry.NAMES) == set(rows) - {"base"}
+        for row, config in rows.items():
+            views = 2 if config.occlusion else 1
+            assert config.batch_size * views == 32
+            assert bool(config.occlusion) == (row not in ("base", "plain"))
+            repair = config.model.repair
+            assert repair.erase == (row in ("erase", "transport", "l2", "cosine", "kl"))
+            assert repair.reconstruct == (repair.erase or row == "reconstruct")
+            assert ("mimic" in config.loss) == (config.model.mimic != "none")
+            assert ("occlusion" in config.loss) == repair.erase
+        assert len({rows[row].steps for row in mimicry.NAMES}) == 1
+    with pytest.raises(ValueError, match="'lsp_best'"):
+        study_mimicry.get_config("lsp_best")
+
+
 def test_pages_tell_occluded_and_visible_joints_apart():
     joints = dict(people=4, occluded=10, visible=30, Inv75=0.25, V75=0.5)
     metrics = dict(AP=0.125, AP50=0.5, AP75=0.0)
@@ -97,9 +117,17 @@ def test_pages_tell_occluded_and_visible_joints_apart():
     scored = {"test": shares, covered.SPLIT: shares}
     with flagsaver.flagsaver(seeds=["4"]):
         page = couples.page({name: [metrics] for name in couples.NAMES})
-        lsp_page = occluders.page(dict.fromkeys(study_occluders.SYSTEMS, [scored]))
+        lsp_page = occluders.page(dict.fromkeys(occluders.NAMES, [scored]))
+        both_page = mimicry.page(
+            {
+                "crowd": dict.fromkeys(mimicry.NAMES, [metrics]),
+                "lsp": dict.fromkeys(mimicry.NAMES, [scored]),
+            }
+        )
     row = "| + OPEC-Net | 4 | 12.5 | 50.0 | 0.0 | 25.0 | 50.0 | 25.0 | 50.0 |"
     assert row in page
     assert "10 occluded and 30 visible" in " ".join(page.split())
     assert "| + OPEC-Net | 4 | 50.0 | 50.0 | 25.0 | 75.0 |" in lsp_page
     assert "(10 joints covered, 30 not)" in lsp_page
+    assert "| + erasing | 4 | 12.5 | 0.0 | 25.0 | 50.0 |" in both_page
+    assert "| + erasing | 4 | 50.0 | 50.0 | 25.0 | 75.0 |" in both_page

@@ -100,8 +100,12 @@ class Crowd:
         self.skeleton = skeletons.BY_NAME[skeleton]
         self.label_hidden = bool(label_hidden)
         self._num_scenes = num_scenes
+        self._check()
+
+    def _check(self) -> None:
+        """Raises UserError where an argument is out of range."""
         checks = {
-            "num_scenes, at least 0": num_scenes >= 0,
+            "num_scenes, at least 0": self._num_scenes >= 0,
             "people, at least 1 and in order": 1 <= self.people[0] <= self.people[1],
             "overlap, from 0 to 0.8": 0.0 <= self.overlap <= 0.8,
             "height, above 0 and in order": 0.0 < self.height[0] <= self.height[1],

@@ -225,9 +225,11 @@ def total_loss(
     """Weighted sum of the reduced terms, and the terms (and "loss") as metrics.
 
     Raises:
-        UserError: `config.loss` does not name exactly the terms of the method.
+        UserError: `config.loss` does not name exactly the terms of the method; those
+            that it weighs by 0 may be missing.
     """
-    if set(terms) != set(weights):
+    wanted = {name for name in weights if weights[name] or name in terms}
+    if set(terms) != wanted:
         raise UserError(
             f"config.loss: it weighs {', '.join(sorted(weights)) or 'nothing'}, but "
             f"the method's terms are {', '.join(sorted(terms))}."

@@ -361,3 +361,17 @@ def test_more_overlap_is_a_larger_crowd_index():
         for overlap in (0.05, "ochuman")
     )
     assert dense > loose + 0.3
+
+
+def test_hidden_joints_may_be_left_unlabelled_as_most_of_cocos_are():
+    whole = Crowd(num_scenes=5, people=(3, 3), overlap=0.5)
+    seen = Crowd(num_scenes=5, people=(3, 3), overlap=0.5, label_hidden=False)
+    hidden = 0
+    for i in range(5):
+        full, bare = (source[i]["persons"]["joints"] for source in (whole, seen))
+        visible = full[..., 2] == 2
+        hidden += np.sum(full[..., 2] == 1)
+        np.testing.assert_array_equal(bare[visible], full[visible])
+        assert not np.any(bare[~visible])
+        np.testing.assert_array_equal(whole[i]["image"], seen[i]["image"])
+    assert hidden > 20

@@ -5,10 +5,14 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from occjax.data import pipeline
+from occjax.data.crowd import Crowd
 from occjax.methods import oasnet
 from occjax.ops import joint_maps
+from occjax.runtime import config as configs
 from occjax.runtime import initial, metrics
 from occjax.skeletons import COCO
 from occjax.types import OCCLUDED, VISIBLE, Inputs, Labels
@@ -212,3 +216,44 @@ def test_mimicry_without_twins_is_refused():
     inputs, _ = batch()
     with pytest.raises(ValueError, match="'transport' needs clean twins .*paste_pat"):
         forward(build(), inputs._replace(clean=None))
+
+
+def test_features_come_to_be_like_those_of_the_own_twin_and_of_no_other():
+    config = configs.load("configs/oasnet.py:smoke")
+    settings = configs.data_settings(config)
+    source = Crowd(num_scenes=64, size=(64, 64), people=(1, 2))
+    model = build(repair={**REPAIR, "skip": True}, transport={"epsilon": 0.1})
+    state = initial.variables(model, batch()[0], seed=0)
+    transform = optax.adam(3e-3)
+    opt_state = transform.init(state["params"])
+
+    def loss(params, stats, views):
+        outputs, updates = model.apply(
+            {"params": params, "batch_stats": stats},
+            views.inputs,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        found = oasnet.loss_terms(model, outputs, views.labels)
+        found = {name: metrics.weighted_mean(*pair) for name, pair in found.items()}
+        total = found["heatmap"] + found["occlusion"] + 0.01 * found["mimic"]
+        return total, (found["mimic"], updates["batch_stats"])
+
+    @jax.jit
+    def update(params, stats, opt_state, views):
+        grads, (mimic, stats) = jax.grad(loss, has_aux=True)(params, stats, views)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = transform.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), stats, opt_state, mimic
+
+    params, stats = state["params"], state["batch_stats"]
+    batches, history = pipeline.train_batches(source, settings, 8, seed=0), []
+    for _ in range(120):
+        views = next(batches)
+        params, stats, opt_state, mimic = update(params, stats, opt_state, views)
+        history.append(float(mimic))
+    own = loss(params, stats, views)[1][0]
+    turned = views.inputs._replace(clean=np.roll(views.inputs.clean, 1, axis=0))
+    other = loss(params, stats, views._replace(inputs=turned))[1][0]
+    assert np.mean(history[-10:]) < 0.5 * np.mean(history[:10])
+    assert other > 2 * own

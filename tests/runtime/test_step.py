@@ -207,6 +207,17 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_state(layout):
     np.testing.assert_allclose(found["bfloat16"], found["float32"], rtol=0.05)
 
 
+def test_a_loss_that_is_weighed_by_zero_may_be_missing_but_no_other():
+    terms = {"one": (jnp.full((2,), 3.0), jnp.ones((2,)))}
+    loss, found = step.total_loss(terms, {"one": 2.0, "other": 0.0})
+    assert (float(loss), set(found)) == (6.0, {"one", "loss"})
+    loss, found = step.total_loss(terms, {"one": 0.0})
+    assert (float(loss), set(found)) == (0.0, {"one", "loss"})
+    for weights in ({"one": 2.0, "other": 1.0}, {}):
+        with pytest.raises(UserError, match="config.loss: it weighs"):
+            step.total_loss(terms, weights)
+
+
 def test_config_loss_must_name_exactly_the_terms(layout):
     config, method, model, state, _ = setup(layout)
     with config.unlocked():
