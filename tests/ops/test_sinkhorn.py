@@ -109,6 +109,7 @@ def points(seed, shape, dtype=np.float32):
 
 @pytest.mark.parametrize(("iterations", "threshold"), [(5, -1.0), (2000, 1e-9)])
 def test_plan_and_cost_are_those_of_ott(double, iterations, threshold):
+    pytest.importorskip("ott")
     cost = sinkhorn.cosine_cost(
         points(0, (24, 10), np.float64), points(1, (16, 10), np.float64)
     )
