@@ -59,9 +59,9 @@ labels, as most of COCO's have none; OPEC-Net corrects that base, frozen, with a
 trained for {head} steps on couples, all labelled, and CoupleGraph that for {couple}
 more. All have annotated boxes. Per cent: mean and, in brackets, lowest and highest of
 the seeds {seeds}. Inv and V judge joints of people with a detection of OKS 0.3 or more,
-as the paper is read; `of all` counts the others as missed. Every limb is corrected but
-where sure ones are kept: those that the base scores {keep} or higher, as in the released
-code.
+as the paper is read; `of all` counts the others as missed. Every limb is corrected,
+but where sure ones are kept: those that the base scores {keep} or higher, as in the
+released code.
 """
 
 
