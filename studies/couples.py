@@ -20,7 +20,7 @@ from configs import study_couples as systems
 from occjax.data import sources
 from occjax.evaluation import coco, protocols, report
 from occjax.runtime import cli
-from studies import runs
+from studies import command, runs
 
 FLAGS = flags.FLAGS
 NAMES = {  # each after what it starts from
@@ -67,9 +67,7 @@ released code.
 
 def define_flags() -> None:
     """Declares the command's flags."""
-    flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to train with.")
-    flags.DEFINE_string("workdir", "runs/study-couples", "Folder of the runs.")
-    flags.DEFINE_string("output", "docs/couples.md", "Page to write.")
+    command.define_flags("couples")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -19,10 +19,9 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from occjax import files
-from occjax.errors import UserError
 from occjax.evaluation.screen import percent
 from occjax.runtime import cli
-from studies import crops, runs
+from studies import command, crops, runs
 
 FLAGS = flags.FLAGS
 NAMES = {"simple_baseline": "SimpleBaseline", "hrnet": "HRNet"}
@@ -30,18 +29,16 @@ NAMES = {"simple_baseline": "SimpleBaseline", "hrnet": "HRNet"}
 
 def define_flags() -> None:
     """Declares the command's flags."""
-    flags.DEFINE_string("photographs", None, "Folder of the crops.")
-    flags.DEFINE_string("workdir", "runs/study-lsp", "Dataset and runs.")
-    flags.DEFINE_string("output", "docs/lsp.md", "Page to write, with pictures beside.")
+    command.define_flags(
+        "lsp", photographs="the crops: images/, annotations/", seeds=False
+    )
 
 
 def main(argv: Sequence[str]) -> None:
     """Trains, and writes the page."""
     del argv
-    if FLAGS.photographs is None:
-        raise UserError("--photographs is missing: the folder of images/, annotations/")
     workdir, output = pathlib.Path(FLAGS.workdir), pathlib.Path(FLAGS.output)
-    crops.prepare(pathlib.Path(FLAGS.photographs), workdir / "datasets")
+    crops.prepare(command.photographs(), workdir / "datasets")
     trained = {name: train(name, workdir) for name in NAMES}
     files.write_bytes(output.with_suffix(".png"), curves(trained))
     output.write_text(page(trained, output.stem), encoding="utf-8")

@@ -1,12 +1,12 @@
 """Whether OASNet's parts help where joints are occluded (its Table 5 and Figure 6).
 
-    python -m studies.mimicry [--photographs DIR] [--seeds 0,1,2]
+    python -m studies.mimicry --photographs DIR [--seeds 0,1,2]
         [--workdir runs/study-mimicry] [--output docs/mimicry.md]
 
-Trains the rows of configs/study_mimicry.py with each seed on the built-in crowd and,
-where DIR has the crops of LSP Extended (studies/crops.py), on photographs, and writes
-the page: mean and spread, and every seed as it came out. Finished runs are not
-repeated, so the command goes on where it was stopped.
+Trains the rows of configs/study_mimicry.py with each seed on the built-in crowd and on
+the crops of LSP Extended, which DIR has (studies/crops.py), and writes the page: mean
+and spread, and every seed as it came out. Finished runs are not repeated, so the
+command goes on where it was stopped.
 """
 
 import functools
@@ -22,7 +22,7 @@ from configs import study_mimicry as systems
 from occjax.data import sources
 from occjax.evaluation import coco, protocols, report
 from occjax.runtime import cli
-from studies import covered, crops, imitation, runs
+from studies import command, covered, crops, imitation, runs
 
 FLAGS = flags.FLAGS
 NAMES = {
@@ -81,24 +81,17 @@ another crop.
 
 def define_flags() -> None:
     """Declares the command's flags."""
-    flags.DEFINE_string("photographs", None, "Folder of the crops; none: crowd alone.")
-    flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to train with.")
-    flags.DEFINE_string("workdir", "runs/study-mimicry", "Datasets and runs.")
-    flags.DEFINE_string("output", "docs/mimicry.md", "Page to write.")
+    command.define_flags("mimicry", photographs="the crops: images/, annotations/")
 
 
 def main(argv: Sequence[str]) -> None:
     """Trains what is missing and writes the page."""
     del argv
     datasets = pathlib.Path(FLAGS.workdir) / "datasets"
-    measures = {"crowd": on_crowd}
-    options = dict(common.CROWD)
-    runs.render(datasets, "ordinary", options, systems.SCENES)
-    if FLAGS.photographs is not None:
-        folder = pathlib.Path(FLAGS.photographs)
-        crops.prepare(folder, datasets)
-        covered.prepare(folder, datasets)
-        measures["lsp"] = on_photographs
+    folder, measures = command.photographs(), {"crowd": on_crowd, "lsp": covered.pck}
+    runs.render(datasets, "ordinary", dict(common.CROWD), systems.SCENES)
+    crops.prepare(folder, datasets)
+    covered.prepare(folder, datasets)
     results: dict[str, dict[str, list]] = {
         name: {row: [] for row in NAMES} for name in measures
     }
@@ -137,11 +130,6 @@ def _truth(datasets: str) -> tuple[dict, protocols.Protocol]:
     """Ground truth of the scenes that test, and how they are scored."""
     source = sources.load({"dir": datasets, "dataset": "ordinary"}, "test")
     return coco.ground_truth(source), report.protocol_of("ordinary", source.skeleton)
-
-
-def on_photographs(run: pathlib.Path) -> dict[str, dict]:
-    """PCK of the test crops and of those with patches."""
-    return covered.pck(run)
 
 
 def imitations(workdir: pathlib.Path, sets: Sequence[str]) -> list[str]:

@@ -15,9 +15,8 @@ from collections.abc import Callable, Sequence
 from absl import flags
 
 from configs import study_occluders as systems
-from occjax.errors import UserError
 from occjax.runtime import cli
-from studies import covered, crops, runs
+from studies import command, covered, crops, runs
 
 FLAGS = flags.FLAGS
 NAMES = {
@@ -48,18 +47,13 @@ PCK@0.2 in per cent: mean and, in brackets, lowest and highest of the seeds {see
 
 def define_flags() -> None:
     """Declares the command's flags."""
-    flags.DEFINE_string("photographs", None, "Folder of the crops.")
-    flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to train with.")
-    flags.DEFINE_string("workdir", "runs/study-occluders", "Datasets and runs.")
-    flags.DEFINE_string("output", "docs/occluders.md", "Page to write.")
+    command.define_flags("occluders", photographs="the crops: images/, annotations/")
 
 
 def main(argv: Sequence[str]) -> None:
     """Trains what is missing and writes the page."""
     del argv
-    if FLAGS.photographs is None:
-        raise UserError("--photographs is missing: the folder of images/, annotations/")
-    folder, workdir = pathlib.Path(FLAGS.photographs), pathlib.Path(FLAGS.workdir)
+    folder, workdir = command.photographs(), pathlib.Path(FLAGS.workdir)
     crops.prepare(folder, workdir / "datasets")
     covered.prepare(folder, workdir / "datasets")
     results: dict[str, list[dict]] = {name: [] for name in NAMES}

@@ -16,7 +16,7 @@ from absl import app, flags
 from configs import study_parts
 from occjax.data import sources
 from occjax.evaluation import coco, occlusion
-from studies import runs
+from studies import command, runs
 
 EDGES = (0.0, 0.3, 0.5, 1.0)  # of the largest box IoU in an image
 NAMES = {
@@ -30,10 +30,8 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """Declares the command's flags."""
-    flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to train with.")
+    command.define_flags("parts", output="docs/study-parts.md")
     flags.DEFINE_integer("steps", 2000, "Training steps of each run.")
-    flags.DEFINE_string("workdir", "runs/study-parts", "Folder of the runs.")
-    flags.DEFINE_string("output", "docs/study-parts.md", "Page to write.")
 
 
 def main(argv: Sequence[str]) -> None:

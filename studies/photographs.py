@@ -18,28 +18,24 @@ from collections.abc import Sequence
 from absl import flags
 
 from configs import pinet as settings
-from occjax.errors import UserError
 from occjax.methods import pinet
 from occjax.runtime import cli
-from studies import albums, oracle, overfit
+from studies import albums, command, oracle, overfit
 
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
     """Declares the command's flags."""
-    flags.DEFINE_string("photographs", None, "Folder of the albums.")
-    flags.DEFINE_string("workdir", "runs/study-photographs", "Datasets and the run.")
-    flags.DEFINE_string("output", "docs/photographs.md", "Page to write.")
+    held = "the albums: coco/, crowdpose/ ..."
+    command.define_flags("photographs", photographs=held, seeds=False)
 
 
 def main(argv: Sequence[str]) -> None:
     """Reads the labels, trains, and writes the page."""
     del argv
-    if FLAGS.photographs is None:
-        raise UserError("--photographs is missing: the folder of coco/, crowdpose/ ...")
     cli.start_jax()
-    folder, workdir = pathlib.Path(FLAGS.photographs), pathlib.Path(FLAGS.workdir)
+    folder, workdir = command.photographs(), pathlib.Path(FLAGS.workdir)
     results = {name: read(folder, name, workdir) for name in albums.ALBUMS}
     lines = oracle_lines(results)
     print("\n".join(lines), flush=True)

@@ -19,3 +19,13 @@ def leaves(batch) -> list[np.ndarray]:
 def assert_same(first, second):
     for a, b in zip(leaves(first), leaves(second), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def shapes_of(batch) -> dict:
+    """Shape and type of each array of inputs and labels."""
+    return {
+        name: (value.shape, value.dtype)
+        for part in (batch.inputs, batch.labels)
+        for name, value in part._asdict().items()
+        if isinstance(value, np.ndarray)
+    }

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import scenes
+from batches import shapes_of
 
 from occjax import skeletons
 from occjax.data import augment, crop, group, people, pipeline, records, warp
@@ -77,13 +78,7 @@ def poses(source, path, off=0.0) -> str:
 def test_batches_have_the_promised_shapes_and_types(tmp_path):
     path = poses(scenes.Scenes(), tmp_path / "poses.json")
     batch = next(train(proposals=path, batch_size=4))
-    shapes = {
-        name: (value.shape, value.dtype)
-        for part in (batch.inputs, batch.labels)
-        for name, value in part._asdict().items()
-        if isinstance(value, np.ndarray)
-    }
-    assert shapes == {
+    assert shapes_of(batch) == {
         "image": ((4, 3, 96, 64, 3), np.uint8),
         "valid": ((4, 3, 2), np.int32),
         "to_source": ((4, 3, 2, 3), np.float32),

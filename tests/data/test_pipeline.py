@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import scenes
-from batches import assert_same, leaves, take
+from batches import assert_same, leaves, shapes_of, take
 
 from occjax.data import pipeline, warp
 from occjax.errors import UserError
@@ -26,13 +26,7 @@ def train(seed=1, batch_size=4, count=20, settings=(), **options):
 
 def test_batches_have_the_promised_shapes_and_types():
     batch = next(train())
-    shapes = {
-        name: (value.shape, value.dtype)
-        for part in (batch.inputs, batch.labels)
-        for name, value in part._asdict().items()
-        if isinstance(value, np.ndarray)
-    }
-    assert shapes == {
+    assert shapes_of(batch) == {
         "image": ((4, 64, 64, 3), np.uint8),
         "valid": ((4, 2), np.int32),
         "to_source": ((4, 2, 3), np.float32),

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import scenes
-from batches import assert_same, leaves, take
+from batches import assert_same, leaves, shapes_of, take
 
 from occjax.data import pipeline, warp
 from occjax.errors import UserError
@@ -94,13 +94,7 @@ def test_every_person_comes_once_an_epoch():
 
 def test_person_batches_have_the_promised_shapes_and_types():
     batch = next(train(PERSON))
-    shapes = {
-        name: (value.shape, value.dtype)
-        for part in (batch.inputs, batch.labels)
-        for name, value in part._asdict().items()
-        if isinstance(value, np.ndarray)
-    }
-    assert shapes == {
+    assert shapes_of(batch) == {
         "image": ((8, 96, 64, 3), np.uint8),
         "valid": ((8, 2), np.int32),
         "to_source": ((8, 2, 3), np.float32),

@@ -2,18 +2,17 @@
 
 import functools
 import json
-from typing import Any, NamedTuple
 
 import equivalence
 import golden_weights
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import published_dekr as published
 import pytest
 from flax import linen as nn
 from published_pinet import frozen_norms, image_from_normalised, inputs_of, one_backbone
+from published_steps import by_name, five_steps, lengths
 
 from occjax.ops import losses
 
@@ -65,48 +64,14 @@ class Training:
 
     def by_name(self, tree, kind="params"):
         """Torch name -> array in Flax's layout."""
-        names = jax.tree.leaves(self.names[kind])
-        return dict(zip(names, jax.tree.leaves(tree), strict=True))
-
-
-def lengths(arrays):
-    return {name: np.linalg.norm(np.ravel(x)) for name, x in arrays.items()}
-
-
-class Trajectory(NamedTuple):
-    """Five steps of Adam in float64."""
-
-    training: Training
-    rows: list[list[float]]  # losses before each update and after the last
-    grad: Any  # of the first step
-    maps: Any  # of the first step
-    stats: Any  # after the first step
-    after_all: Any  # parameters
+        return by_name(self.names[kind], tree)
 
 
 @pytest.fixture(scope="module")
 def trajectory(golden):
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         training = Training(golden, np.float64)
-        params, stats = (training.variables[k] for k in ("params", "batch_stats"))
-        adam = optax.adam(1e-3)
-        update = jax.jit(adam.update)
-        state, rows, first = adam.init(params), [], {}
-        for step in range(6):
-            (total, (terms, maps, stats)), grad = jax.value_and_grad(
-                training.loss, has_aux=True
-            )(params, stats)
-            rows.append([float(total), *map(float, terms.values())])
-            if step == 0:
-                first = {"grad": grad, "maps": maps, "stats": stats}
-                first = jax.tree.map(np.asarray, first)
-            if step == 5:
-                break
-            updates, state = update(grad, state)
-            params = optax.apply_updates(params, updates)
-        yield Trajectory(
-            training, rows, after_all=jax.tree.map(np.asarray, params), **first
-        )
+        yield five_steps(training)
     jax.clear_caches()  # gigabytes
 
 
@@ -148,7 +113,7 @@ def test_first_gradient_is_the_published_one(trajectory):
 
 def test_training_maps_and_statistics_are_the_published_ones(trajectory):
     training, z = trajectory.training, trajectory.training.z
-    heat, offset = (np.moveaxis(maps, -1, 1) for maps in trajectory.maps)
+    heat, offset = (np.moveaxis(maps, -1, 1) for maps in trajectory.outputs)
     check("forward: training", heat, z["pred_heatmap"], 3e-4)
     check("forward: training", offset[:, ::2], z["pred_offset_ch_every2"], 3e-4)
     manifest, _ = golden_weights.load(training.folder)

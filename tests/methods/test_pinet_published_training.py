@@ -2,17 +2,16 @@
 
 import functools
 import json
-from typing import Any, NamedTuple
 
 import equivalence
 import golden_weights
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import published_pinet as published
 import pytest
 from flax import linen as nn
+from published_steps import by_name, five_steps, lengths
 
 from occjax.methods import pinet
 from occjax.ops import losses
@@ -93,49 +92,14 @@ class Training:
 
     def by_name(self, tree, kind="params"):
         """Torch name -> array in Flax's layout."""
-        names = jax.tree.leaves(self.names[kind])
-        return dict(zip(names, jax.tree.leaves(tree), strict=True))
-
-
-def lengths(arrays):
-    return {name: np.linalg.norm(np.ravel(x)) for name, x in arrays.items()}
-
-
-class Trajectory(NamedTuple):
-    """Five steps of Adam in float64."""
-
-    training: Training
-    rows: list[list[float]]  # losses before each update and after the last
-    grad: Any  # of the first step
-    outputs: pinet.Outputs  # of the first step
-    stats: Any  # after the first step
-    after_one: Any  # parameters
-    after_all: Any  # parameters
+        return by_name(self.names[kind], tree)
 
 
 @pytest.fixture(scope="module", params=TRAINED)
 def trajectory(golden, request):
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         training = Training(golden, request.param, np.float64)
-        params, stats = (training.variables[k] for k in ("params", "batch_stats"))
-        adam = optax.adam(1e-3)
-        update = jax.jit(adam.update)
-        state, rows, first = adam.init(params), [], {}
-        for step in range(6):
-            (total, (terms, outputs, stats)), grad = jax.value_and_grad(
-                training.loss, has_aux=True
-            )(params, stats)
-            rows.append([float(total), *map(float, terms.values())])
-            if step == 5:
-                break
-            updates, state = update(grad, state)
-            params = optax.apply_updates(params, updates)
-            if step == 0:
-                first = {"grad": grad, "outputs": outputs, "stats": stats}
-                first = jax.tree.map(np.asarray, first | {"after_one": params})
-        yield Trajectory(
-            training, rows, after_all=jax.tree.map(np.asarray, params), **first
-        )
+        yield five_steps(training)
     jax.clear_caches()  # each takes gigabytes
 
 
