@@ -24,14 +24,15 @@ from occjax.ops import (
     crop_maps,
     joint_maps,
     mimicry,
+    sampling,
     sinkhorn,
 )
 from occjax.ops.image import IMAGENET_MEAN, IMAGENET_STD, normalize
 from occjax.skeletons import Skeleton
-from occjax.types import Array, Inputs, Labels
+from occjax.types import Array, Inputs, Labels, Poses
 
 PUBLISHED, PRETRAINED = heatmap_net.PUBLISHED, heatmap_net.PRETRAINED
-decode, suppress = crop_maps.decode, crop_maps.suppress
+suppress = crop_maps.suppress
 DISTANCES = {"l2": mimicry.l2, "cosine": mimicry.cosine, "kl": mimicry.kl}
 MIMICS = ("transport", *DISTANCES, "none")
 
@@ -45,6 +46,7 @@ class Outputs(NamedTuple):
 
     maps: tuple[Array, ...]  # [B * V, h, w, J] of each stage, last best
     canvas: Array | None = None  # see heatmap_net.Reading
+    hidden: Array | None = None  # see heatmap_net.Reading
     repaired: tuple[Repaired, ...] = ()  # of each repaired stage, in training
     critic: Mapping[str, Any] | None = None  # its parameters, in training
 
@@ -133,7 +135,7 @@ class Model(nn.Module):
                 self.critic(found.repaired[-1].features)
             # Its features need a mask made of labels, so the loss applies it.
             critic = self.critic.variables["params"]
-        return Outputs(found.heatmaps, None, found.repaired, critic)
+        return Outputs(found.heatmaps, repaired=found.repaired, critic=critic)
 
 
 def loss_terms(
@@ -218,3 +220,18 @@ def _kept(model: Model, natural: Array, like: Array) -> Array:
         return jnp.ones((*natural.shape, 1), like.dtype)
     kept = 1 - natural if model.mask == "soft" else natural < 0.1
     return kept[..., None].astype(like.dtype)
+
+
+def decode(model: Model, outputs: Outputs, inputs: Inputs) -> Poses:
+    """One pose a crop; a joint is visible as far as the map knows no occlusion there.
+
+    The map learns to be 1 at occluded joints and 0 at others, so that its mean is a
+    probability; the paper makes no such use of it.
+    """
+    poses = crop_maps.decode(model, outputs, inputs)
+    if outputs.hidden is None:
+        return poses
+    to_map = sampling.inverse(inputs.to_source)
+    points = sampling.affine(poses.joints[:, 0], to_map) / STRIDE
+    hidden = sampling.bilinear(outputs.hidden[..., None], points)[..., 0]
+    return poses._replace(visible=1 - jnp.clip(hidden, 0, 1)[:, None])

@@ -72,9 +72,8 @@ class Model(nn.Module):
             return Outputs(self.net(self.pixels(inputs.image), train=True).heatmaps)
         flip = self.skeleton.flip if self.flip_test else None
         shift = self.shift_heatmap
-        return Outputs(
-            *heatmap_net.read(self.net, inputs, self.pixels, flip, shift=shift)
-        )
+        found = heatmap_net.read(self.net, inputs, self.pixels, flip, shift=shift)
+        return Outputs(found.maps, found.canvas)
 
     def pixels(self, image: Array) -> Array:
         """The normalised crops [B, H, W, 3] that the network sees."""

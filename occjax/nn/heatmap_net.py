@@ -1,5 +1,6 @@
 """From a crop to heatmaps: the network that all top-down methods start from."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -88,6 +89,7 @@ class Reading(NamedTuple):
 
     maps: tuple[Array, ...]  # [B, h, w, J] of each stage, last best
     canvas: Array | None = None  # [B, 2, 3] pixel -> source, where scales were averaged
+    hidden: Array | None = None  # [B, h, w] where joints are occluded, at scale 1
 
 
 def read(
@@ -109,19 +111,27 @@ def read(
         shift: see `flip_test.average`.
     """
 
-    def maps(image: Array) -> tuple[Array, ...]:
+    def test(image: Array) -> Reading:
         image = normalise(image)
-        if flip is None:
-            return net(image, train=False).heatmaps
-        both = flip_test.orientations(image, 1)
-        found = net(both.reshape(-1, *both.shape[2:]), train=False).heatmaps
-        return tuple(flip_test.average_rows(one, flip, shift=shift) for one in found)
+        if flip is not None:
+            both = flip_test.orientations(image, 1)
+            image = both.reshape(-1, *both.shape[2:])
+        found = net(image, train=False)
+        maps, hidden = found.heatmaps, None
+        if found.repaired and found.repaired[-1].map is not None:
+            hidden = found.repaired[-1].map[..., None]
+        if flip is not None:
+            mean = functools.partial(flip_test.average_rows, shift=shift)
+            maps = tuple(mean(one, flip) for one in maps)
+            hidden = None if hidden is None else mean(hidden, (0,))
+        return Reading(maps, hidden=None if hidden is None else hidden[..., 0])
 
-    first = maps(inputs.image)
+    first = test(inputs.image)
     if not inputs.scaled:
-        return Reading(first)
-    every = [first[-1], *(maps(image)[-1] for image in inputs.scaled)]
-    return Reading(*multi_scale.of_crops(every, inputs, STRIDE))
+        return first
+    every = [first.maps[-1], *(test(image).maps[-1] for image in inputs.scaled)]
+    maps, canvas = multi_scale.of_crops(every, inputs, STRIDE)
+    return Reading(maps, canvas, first.hidden)
 
 
 _WITH_HEADS = {"hourglass": hourglass.Hourglass, "fastpose": fastpose.FastPose}

@@ -170,6 +170,7 @@ def test_a_test_needs_neither_critic_nor_twin():
     )
     assert outputs.critic is None
     assert outputs.repaired == ()
+    assert outputs.hidden.shape == (2, 16, 16)
     assert outputs.maps[-1].shape == (2, 16, 16, 17)
 
 
@@ -257,3 +258,26 @@ def test_features_come_to_be_like_those_of_the_own_twin_and_of_no_other():
     other = loss(params, stats, views._replace(inputs=turned))[1][0]
     assert np.mean(history[-10:]) < 0.5 * np.mean(history[:10])
     assert other > 2 * own
+
+
+def test_joints_are_visible_where_the_map_knows_no_occlusion():
+    model, (inputs, _) = build(), batch()
+    maps = np.zeros((2, 16, 16, 17), np.float32)
+    maps[:, 5, 3] = 1
+    hidden = np.zeros((2, 16, 16), np.float32)
+    hidden[0, 5, 3], hidden[1, 5, 3] = 0.75, -0.5
+    outputs = oasnet.Outputs((jnp.asarray(maps),), hidden=jnp.asarray(hidden))
+    seen = oasnet.decode(model, outputs, jax.tree.map(jnp.asarray, inputs)).visible
+    np.testing.assert_allclose(seen[0], 0.25, atol=1e-5)
+    np.testing.assert_allclose(seen[1], 1)
+    blind = oasnet.decode(model, outputs._replace(hidden=None), inputs).visible
+    assert np.all(np.isnan(blind))
+
+
+def test_the_map_of_occlusion_is_a_mean_of_both_orientations():
+    model, (inputs, _) = build(flip_test=True, shift_heatmap=False), batch()
+    state = variables(model)
+    found = model.apply(state, inputs, train=False).hidden
+    mirrored = inputs._replace(image=inputs.image[:, :, ::-1].copy())
+    other = model.apply(state, mirrored, train=False).hidden
+    np.testing.assert_allclose(found, other[:, :, ::-1], atol=1e-5)
