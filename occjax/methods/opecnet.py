@@ -140,7 +140,13 @@ class Model(nn.Module):
             self.pair_graph = ProgressiveGCN(pair, dtype=self.dtype, name="couple")
 
     def __call__(self, inputs: Inputs, *, train: bool) -> Outputs:
-        """Reads, corrects, and with `couple` corrects again."""
+        """Reads, corrects, and with `couple` corrects again.
+
+        Raises:
+            ValueError: the inputs have further scales.
+        """
+        if inputs.scaled:
+            raise ValueError("scales: OPEC-Net corrects poses at scale 1 alone.")
         if not self.couple:
             return self._single(inputs, train=train)[0]
         people = _each(inputs)

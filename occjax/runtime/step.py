@@ -186,7 +186,8 @@ def make_predict_step(
     """
 
     def predict_step(variables: Mapping[str, Any], inputs: Inputs) -> Poses:
-        outputs = model.apply(variables, inputs, train=False)
+        with _clear_errors():
+            outputs = model.apply(variables, inputs, train=False)
         return method.decode(model, outputs, inputs)
 
     return jax.jit(

@@ -88,6 +88,13 @@ def test_a_setting_that_makes_no_sense_is_named(fields, message):
         build(**fields)
 
 
+def test_further_scales_are_refused_and_not_left_out():
+    inputs = inputs_of((2,))
+    inputs = inputs._replace(scaled=(inputs.image,), scaled_to_source=inputs[2:3])
+    with pytest.raises(ValueError, match="scales: OPEC-Net corrects .* scale 1 alone"):
+        build().init(jax.random.key(0), inputs, train=False)
+
+
 @pytest.mark.parametrize("skeleton", [OCPOSE, COCO, MPII], ids=lambda s: s.name)
 def test_the_limbs_are_found_in_every_skeleton(skeleton):
     names = [skeleton.joints[i] for i in build(skeleton).limbs]
