@@ -4,6 +4,7 @@ base            the base network, which all the others correct, trained on ordin
                 scenes whose hidden joints have no labels, as most of COCO's have none
 longer          the same, trained on with entangled people for as long as a head is
 opec            OPEC-Net on the trained base
+opec_long       the same, trained three times as long
 no_image ...    OPEC-Net with one thing changed, the rows of the paper's Table 6
 couple          CoupleGraph after `opec`
 couple_apart    the same without edges between the two people
@@ -19,8 +20,10 @@ DATASETS = {  # name -> options of the crowd
 }
 SCENES = {"train": 12_000, "test": 500}
 BASE_STEPS, HEAD_STEPS, COUPLE_STEPS = 4000, 2000, 1000
+LONG = 3
 ABLATIONS = {
     "opec": {},
+    "opec_long": {},
     "no_image": dict(image_guided=False),
     "one_stage": dict(design="one_stage"),
     "last_pose": dict(design="last_pose"),
@@ -42,7 +45,7 @@ def get_config(variant: str = "") -> ConfigDict:
     common.check(variant, SYSTEMS)
     if variant in ABLATIONS:
         config = opecnet.frozen()
-        config.steps = HEAD_STEPS
+        config.steps = HEAD_STEPS * (LONG if variant == "opec_long" else 1)
         config.model.head.update(ABLATIONS[variant])
         for loss in _unused(config.model.head):
             del config.loss[loss]

@@ -27,6 +27,7 @@ NAMES = {  # each after what it starts from
     "base": "base network",
     "opec": "+ OPEC-Net",
     "couple": "+ OPEC-Net + CoupleGraph",
+    "opec_long": "OPEC-Net, trained three times as long",
     "opec_sure": "OPEC-Net, sure limbs kept",
     "couple_sure": "CoupleGraph, sure limbs kept",
     "couple_apart": "CoupleGraph without edges between the two",

@@ -8,6 +8,7 @@ milliseconds (median of the repeats, the two taking turns) and the memory that t
 compiled program needs beside its arguments.
 """
 
+import functools
 import importlib.metadata
 import statistics
 import time
@@ -41,25 +42,25 @@ def main(argv: Sequence[str]) -> None:
     print(f"{FLAGS.batch} problems of {POINTS} x {POINTS} on {device},", *versions)
     print("\n| what | ours, ms | ott-jax, ms | ratio | ours, MiB | ott-jax, MiB |")
     print("|---|---|---|---|---|---|")
-    for what, ours, theirs in (
-        ("value", _ours(False), _ott()),
-        ("value and gradient through the iterations", _learn(True), _learn(None)),
-        ("value and gradient, plan constant", _learn(False), _learn(None)),
-    ):
-        print(row(what, ours, theirs, x, y))
+    costs = sinkhorn.cosine_cost(x, y)
+    print(row("the iterations alone", _solve, _solve_ott, costs))
+    ours, theirs = map(_learn, (_solve, _solve_ott))
+    print(row("with costs, value and gradient, plan constant", ours, theirs, x, y))
+    through = _learn(functools.partial(_solve, unrolled=True))
+    print(row("the same, gradient through the iterations", through, theirs, x, y))
 
 
 _NAMES = ("jax", "ott-jax")
 
 
-def row(what: str, ours: Callable, theirs: Callable, x: Any, y: Any) -> str:
+def row(what: str, ours: Callable, theirs: Callable, *arrays: jax.Array) -> str:
     """One line of the table."""
-    compiled = [jax.jit(f).lower(x, y).compile() for f in (ours, theirs)]
+    compiled = [jax.jit(f).lower(*arrays).compile() for f in (ours, theirs)]
     times: list[list[float]] = [[], []]
     for _ in range(1 + FLAGS.repeats):
         for run, seconds in zip(compiled, times, strict=True):
             start = time.perf_counter()
-            jax.block_until_ready(run(x, y))
+            jax.block_until_ready(run(*arrays))
             seconds.append(time.perf_counter() - start)
     a, b = (1e3 * statistics.median(seconds[1:]) for seconds in times)
     memory = [_mebibytes(one) for one in compiled]
@@ -71,16 +72,14 @@ def _mebibytes(compiled: Any) -> str:
     return f"{found.temp_size_in_bytes / 2**20:.1f}" if found else "unknown"
 
 
-def _ours(unrolled: bool) -> Callable:
-    def value(x: jax.Array, y: jax.Array) -> jax.Array:
-        cost = sinkhorn.cosine_cost(x, y)
-        how: Any = {"epsilon": EPSILON, "iterations": ITERATIONS}
-        return jnp.sum(sinkhorn.transport_cost(cost, unrolled=unrolled, **how))
-
-    return value
+def _solve(costs: jax.Array, unrolled: bool = False) -> jax.Array:
+    """Sum of what the plans of costs [B, N, M] cost."""
+    how: Any = {"epsilon": EPSILON, "iterations": ITERATIONS, "unrolled": unrolled}
+    return jnp.sum(sinkhorn.transport_cost(costs, **how))
 
 
-def _ott() -> Callable:
+def _solve_ott(costs: jax.Array) -> jax.Array:
+    """The same by ott-jax, whose gradient goes through the iterations."""
     from ott.geometry import geometry
     from ott.problems.linear import linear_problem
     from ott.solvers.linear import sinkhorn as solver
@@ -96,16 +95,12 @@ def _ott() -> Callable:
         problem = geometry.Geometry(cost_matrix=cost, epsilon=EPSILON)
         return solve(linear_problem.LinearProblem(problem)).primal_cost
 
-    def value(x: jax.Array, y: jax.Array) -> jax.Array:
-        return jnp.sum(jax.vmap(one)(sinkhorn.cosine_cost(x, y)))
-
-    return value
+    return jnp.sum(jax.vmap(one)(costs))
 
 
-def _learn(unrolled: bool | None) -> Callable:
-    """Value and gradients; None: ott-jax's, which go through its iterations."""
-    value = _ott() if unrolled is None else _ours(unrolled)
-    return jax.value_and_grad(value, (0, 1))
+def _learn(solve: Callable) -> Callable:
+    """Value and gradients of points from their costs."""
+    return jax.value_and_grad(lambda x, y: solve(sinkhorn.cosine_cost(x, y)), (0, 1))
 
 
 if __name__ == "__main__":

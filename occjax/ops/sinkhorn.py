@@ -43,15 +43,18 @@ def plan(cost: Array, *, epsilon: float, iterations: int) -> Array:
     logits = cost.astype(np.promote_types(cost.dtype, np.float32)) / -epsilon
     rows, columns = (-float(np.log(n)) for n in logits.shape[-2:])
 
-    def update(u: Array, _: None) -> tuple[Array, Array]:
-        """Logarithms of the factors of rows [..., N, 1] and columns [..., 1, M]."""
+    def by_columns(u: Array) -> Array:
+        """Logarithm of the plan but for the rows' factors, whose old ones are u."""
         v = columns - jax.nn.logsumexp(logits + u, axis=-2, keepdims=True)
-        u = rows - jax.nn.logsumexp(logits + v, axis=-1, keepdims=True)
-        return u, v
+        return logits + v
+
+    def update(u: Array, _: None) -> tuple[Array, None]:
+        return rows - jax.nn.logsumexp(by_columns(u), axis=-1, keepdims=True), None
 
     start = jnp.zeros((*logits.shape[:-1], 1), logits.dtype)
-    u, v = jax.lax.scan(update, start, length=iterations)
-    return jnp.exp(logits + u + v[-1])
+    u, _ = jax.lax.scan(update, start, length=iterations - 1)
+    # the last update of the rows and the plan in one
+    return jax.nn.softmax(by_columns(u), axis=-1) / logits.shape[-2]
 
 
 def cosine_cost(x: Array, y: Array) -> Array:
