@@ -8,8 +8,6 @@ unseen scenes of two people and writes the page: mean and spread, and every seed
 came out. Finished runs are not repeated, so the command goes on where it was stopped.
 """
 
-import functools
-import json
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,8 +15,6 @@ from typing import Any
 from absl import flags
 
 from configs import study_couples as systems
-from occjax.data import sources
-from occjax.evaluation import coco, protocols, report
 from occjax.runtime import cli
 from studies import command, runs
 
@@ -102,16 +98,7 @@ def metrics(name: str, seed: int, workdir: pathlib.Path) -> dict[str, Any]:
         run = runs.evaluate(run, run / "couples", set="data.dataset=couples")
     elif name not in (*SURE, "longer"):
         run = runs.evaluate(run, run / "all", set="model.keep_above=2.0")
-    found = json.loads((run / "detections.json").read_text(encoding="utf-8"))
-    truth, protocol = _truth(datasets)
-    return report.score(truth, found, protocol, whole=True).metrics
-
-
-@functools.cache
-def _truth(datasets: str) -> tuple[dict, protocols.Protocol]:
-    """Ground truth of the couples that test, and how they are scored."""
-    source = sources.load({"dir": datasets, "dataset": "couples"}, "test")
-    return coco.ground_truth(source), report.protocol_of("couples", source.skeleton)
+    return runs.score(run, datasets, "couples")
 
 
 def page(results: dict[str, list[dict]]) -> str:

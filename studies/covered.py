@@ -7,6 +7,7 @@ are the same in every run, and the joints behind them are labelled as occluded.
 
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -22,6 +23,13 @@ from studies import crops, runs
 SPLIT = "covered"
 _SETTINGS: Any = study_occluders.PATCHES
 PATCHES = occlude.PastePatches(**_SETTINGS)
+
+COLUMNS: dict[str, Callable[[dict], float]] = {  # of what `pck` gives
+    "clean": lambda pck: pck["test"]["mean"],
+    "with occluders": lambda pck: pck[SPLIT]["mean"],
+    "covered joints": lambda pck: pck[SPLIT]["occluded"]["mean"],
+    "uncovered joints": lambda pck: pck[SPLIT]["visible"]["mean"],
+}
 
 
 def prepare(folder: pathlib.Path, out: pathlib.Path) -> None:

@@ -9,8 +9,6 @@ and spread, and every seed as it came out. Finished runs are not repeated, so th
 command goes on where it was stopped.
 """
 
-import functools
-import json
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,8 +17,6 @@ from absl import flags
 
 from configs import common
 from configs import study_mimicry as systems
-from occjax.data import sources
-from occjax.evaluation import coco, protocols, report
 from occjax.runtime import cli
 from studies import command, covered, crops, imitation, runs
 
@@ -35,18 +31,11 @@ NAMES = {
     "cosine": "+ mimicry by cosine instead",
     "kl": "+ mimicry by KL instead",
 }
-Figures = dict[str, Callable[[dict], float]]
-CROWD: Figures = {
+CROWD: dict[str, Callable[[dict], float]] = {
     "AP": lambda m: m["AP"],
     "AP75": lambda m: m["AP75"],
     "occluded joints": lambda m: m["occlusion"]["joints"]["all"]["Inv75"],
     "visible joints": lambda m: m["occlusion"]["joints"]["all"]["V75"],
-}
-PHOTOGRAPHS: Figures = {
-    "clean": lambda pck: pck["test"]["mean"],
-    "with occluders": lambda pck: pck[covered.SPLIT]["mean"],
-    "covered joints": lambda pck: pck[covered.SPLIT]["occluded"]["mean"],
-    "uncovered joints": lambda pck: pck[covered.SPLIT]["visible"]["mean"],
 }
 
 INTRODUCTION = """# OASNet's parts one by one
@@ -120,16 +109,7 @@ def train(name: str, row: str, seed: int) -> pathlib.Path:
 
 def on_crowd(run: pathlib.Path) -> dict[str, Any]:
     """Figures of the unseen scenes."""
-    found = json.loads((run / "detections.json").read_text(encoding="utf-8"))
-    truth, protocol = _truth(f"{FLAGS.workdir}/datasets")
-    return report.score(truth, found, protocol, whole=True).metrics
-
-
-@functools.cache
-def _truth(datasets: str) -> tuple[dict, protocols.Protocol]:
-    """Ground truth of the scenes that test, and how they are scored."""
-    source = sources.load({"dir": datasets, "dataset": "ordinary"}, "test")
-    return coco.ground_truth(source), report.protocol_of("ordinary", source.skeleton)
+    return runs.score(run, f"{FLAGS.workdir}/datasets", "ordinary")
 
 
 def imitations(workdir: pathlib.Path, sets: Sequence[str]) -> list[str]:
@@ -160,7 +140,7 @@ def page(results: dict[str, dict[str, list]]) -> str:
             figures, joints = CROWD, first["occlusion"]["joints"]["all"]
             lines.append(CROWD_TEXT.format(**joints, test=systems.SCENES["test"]))
         else:
-            figures, joints = PHOTOGRAPHS, first[covered.SPLIT]
+            figures, joints = covered.COLUMNS, first[covered.SPLIT]
             hidden, free = (joints[k]["count"] for k in ("occluded", "visible"))
             lines.append(PHOTOGRAPHS_TEXT.format(covered=hidden, free=free))
         shares = {

@@ -10,7 +10,7 @@ repeated.
 """
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -26,12 +26,6 @@ NAMES = {
     "longer": "base network, trained on for as long as OPEC-Net",
 }
 SURE = {"opec_sure": "opec"}  # as the released code decides
-COLUMNS: dict[str, Callable[[dict], float]] = {
-    "clean": lambda pck: pck["test"]["mean"],
-    "with occluders": lambda pck: pck[covered.SPLIT]["mean"],
-    "covered joints": lambda pck: pck[covered.SPLIT]["occluded"]["mean"],
-    "uncovered joints": lambda pck: pck[covered.SPLIT]["visible"]["mean"],
-}
 
 INTRODUCTION = """# OPEC-Net on photographs, clean and with occluders
 
@@ -81,7 +75,7 @@ def measure(name: str, seed: int, workdir: pathlib.Path) -> dict[str, dict]:
 def page(results: dict[str, list[dict]]) -> str:
     """The study as a Markdown page."""
     shares = {
-        NAMES[system]: [[f(one) for f in COLUMNS.values()] for one in scores]
+        NAMES[system]: [[f(one) for f in covered.COLUMNS.values()] for one in scores]
         for system, scores in results.items()
     }
     joints = next(iter(results.values()))[0][covered.SPLIT]
@@ -93,7 +87,7 @@ def page(results: dict[str, list[dict]]) -> str:
         keep=systems.get_config("opec").model.keep_above,
         seeds=", ".join(FLAGS.seeds),
     )
-    lines = [text, *runs.tables(tuple(COLUMNS), shares, FLAGS.seeds)]
+    lines = [text, *runs.tables(tuple(covered.COLUMNS), shares, FLAGS.seeds)]
     return "\n".join(lines) + "\n"
 
 

@@ -1,5 +1,7 @@
 """Datasets and trainings of studies, made once, and tables over their seeds."""
 
+import functools
+import json
 import pathlib
 import statistics
 import subprocess
@@ -10,6 +12,7 @@ from typing import Any
 from data_prep import crowd
 from occjax.data import sources
 from occjax.errors import UserError
+from occjax.evaluation import coco, protocols, report
 
 
 def prepared(out: pathlib.Path, name: str, split: str) -> bool:
@@ -74,6 +77,20 @@ def evaluate(run: pathlib.Path, output: pathlib.Path, **flags: str) -> pathlib.P
         command += [f"--{name}={value}" for name, value in flags.items()]
         subprocess.run(command, check=True)
     return output
+
+
+def score(run: pathlib.Path, datasets: str, name: str) -> dict[str, Any]:
+    """Metrics of the detections that stand in a folder, on a dataset's test split."""
+    found = json.loads((run / "detections.json").read_text(encoding="utf-8"))
+    truth, protocol = _truth(datasets, name)
+    return report.score(truth, found, protocol, whole=True).metrics
+
+
+@functools.cache
+def _truth(datasets: str, name: str) -> tuple[dict, protocols.Protocol]:
+    """Ground truth of a dataset's test split, and how it is scored."""
+    source = sources.load({"dir": datasets, "dataset": name}, "test")
+    return coco.ground_truth(source), report.protocol_of(name, source.skeleton)
 
 
 def tables(

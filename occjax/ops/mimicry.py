@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from occjax.ops import sinkhorn
 from occjax.types import Array
-
-_DEAD = 1e-8  # squared length from which on a vector has a direction
 
 
 def l2(occluded: Array, clean: Array) -> Array:
@@ -27,15 +26,9 @@ def cosine(occluded: Array, clean: Array) -> Array:
 
     Where both are 0, as under a mask, they agree.
     """
-    x, y = _wide(occluded, clean)
-    squares = [jnp.sum(jnp.square(z), axis=-1) for z in (x, y)]
-    alive = [square > _DEAD for square in squares]
-    scales = [
-        jax.lax.rsqrt(jnp.where(a, s, 1)) for a, s in zip(alive, squares, strict=True)
-    ]
-    cos = jnp.sum(x * y, axis=-1) * scales[0] * scales[1]
-    cos = jnp.where(alive[0] & alive[1], cos, 0)
-    far = jnp.where(alive[0] | alive[1], 1 - cos, 0)
+    x, y = map(sinkhorn.unit, _wide(occluded, clean))
+    alive = jnp.any((x != 0) | (y != 0), axis=-1)
+    far = jnp.where(alive, 1 - jnp.sum(x * y, axis=-1), 0)
     return jnp.mean(far, axis=(1, 2))
 
 

@@ -71,7 +71,7 @@ def cosine_cost(x: Array, y: Array) -> Array:
         [..., N, M] in 0..2, float32 or wider.
     """
     wide = np.promote_types(x.dtype, np.float32)
-    x, y = _unit(x.astype(wide)), _unit(y.astype(wide))
+    x, y = unit(x.astype(wide)), unit(y.astype(wide))
     # less than full precision on an accelerator would err by 4 % of exp(-cost / 0.1)
     product = jnp.einsum(
         "...nk,...mk->...nm", x, y, precision=jax.lax.Precision.HIGHEST
@@ -121,8 +121,8 @@ def divergence(x: Array, y: Array, *, debias: bool = False, **how: Any) -> Array
     return 2 * value - sum(own)
 
 
-def _unit(rows: Array) -> Array:
-    """Rows [..., N, K] brought to a length of 1; rows of zeros stay zeros."""
+def unit(rows: Array) -> Array:
+    """Rows [..., K] brought to a length of 1; rows of zeros stay zeros."""
     square = jnp.sum(jnp.square(rows), axis=-1, keepdims=True)
     alive = square > _DEAD
     # both branches of `where` are differentiated: none may divide by 0
