@@ -181,7 +181,10 @@ class TestCrop:
                 asked for.
         """
         center, side = box_window(record["box"], self.size, self.padding)
-        matrix = warp.crop_matrix(center, side, 0.0, self.size[1], self.size[0])
+        matrix, *others = (
+            warp.crop_matrix(center, side * scale, 0.0, self.size[1], self.size[0])
+            for scale in (1.0, *self.scales)
+        )
         truth = None
         if self.max_persons:
             if record["row"] < 0:
@@ -189,24 +192,13 @@ class TestCrop:
                     "a detector's boxes have no labels; take annotated ones."
                 )
             truth = labels(record, matrix, self.size, self.max_persons, self.skeleton)
-        return self._with_scales(crop(record, matrix, self.size, truth), record)
-
-    def _with_scales(self, view: Batch, record: records.Record) -> Batch:
-        """The view with its further scales."""
-        center, side = box_window(record["box"], self.size, self.padding)
-        height, width = self.size
-        matrices = [
-            warp.crop_matrix(center, side * scale, 0.0, width, height)
-            for scale in self.scales
-        ]
-        if not matrices:
-            return view
-        image = records.pixels(record)
+        if not others:
+            return crop(record, matrix, self.size, truth)
+        image = records.pixels(record)  # decoded once for all scales
+        view = crop({**record, "image": image}, matrix, self.size, truth)
         inputs = view.inputs._replace(
-            scaled=tuple(warp.warp_image(image, m, *self.size) for m in matrices),
-            scaled_to_source=tuple(
-                warp.invert(matrix).astype(np.float32) for matrix in matrices
-            ),
+            scaled=tuple(warp.warp_image(image, m, *self.size) for m in others),
+            scaled_to_source=tuple(warp.invert(m).astype(np.float32) for m in others),
         )
         return view._replace(inputs=inputs)
 
