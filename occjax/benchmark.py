@@ -247,6 +247,7 @@ def example(config: Any, joints: int) -> Batch:
         area=area,
         ignore=np.zeros((*rows, height // 4, width // 4), bool),
         head_size=np.zeros(shape, np.float32),
+        oks_area=area / 2,
     )
     return Batch(inputs, labels, np.arange(config.batch_size, dtype=np.int64))
 

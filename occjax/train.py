@@ -33,7 +33,15 @@ from occjax import files, scoring
 from occjax.data import pipeline, sources
 from occjax.errors import UserError
 from occjax.evaluation import report
-from occjax.runtime import checkpoint, cli, inference, progress, step, transfer
+from occjax.runtime import (
+    checkpoint,
+    cli,
+    inference,
+    progress,
+    staged,
+    step,
+    transfer,
+)
 from occjax.runtime import config as configs
 from occjax.runtime.mesh import Layout
 from occjax.runtime.prefetch import Prefetch
@@ -112,6 +120,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
         UserError: for all that a user can put right.
         SystemExit: with status 143, when the job was asked to stop.
     """
+    config = staged.resolve(config)
     task = prepare(config, workdir)
     shape = configs.input_shape(config)
     state = step.init_state(config, task.model, shape, task.layout)
@@ -123,6 +132,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
         if position is None:
             tables = transfer.tables_of(task.method, task.model)
             state = transfer.start_from(state, config.init_from, task.layout, tables)
+            state = staged.fill(state, config, task.layout)
         start = int(state.step)
         describe(task, state)
         with (

@@ -51,6 +51,7 @@ class Labels(NamedTuple):
     ignore: Array  # [B, H / 4, W / 4] bool, true where no loss may look
     head_size: Array  # [B, P] float32, input pixels; 0 unknown
     clean_visibility: Array | None = None  # [B, P, J] uint8, in Inputs.clean
+    oks_area: Array | None = None  # [B, P] float32, the annotation's, in input pixels
 
 
 class Poses(NamedTuple):
@@ -59,6 +60,7 @@ class Poses(NamedTuple):
     joints: Array  # [B, P, J, 2] float32
     joint_score: Array  # [B, P, J] float32
     visible: Array  # [B, P, J] float32, probability of being seen; NaN: not predicted
+    labelled: Array  # [B, P, J] float32, probability of having a label; NaN likewise
     score: Array  # [B, P] float32, -inf where there is no person
 
 

@@ -89,6 +89,7 @@ def people(rng, size) -> Batch:
             pad((0.3 * height[..., 0] ** 2).astype(np.float32)),
             np.zeros((IMAGES, size // 4, size // 4), bool),
             np.zeros((IMAGES, ROWS), np.float32),
+            oks_area=pad((0.15 * height[..., 0] ** 2).astype(np.float32)),
         ),
         np.arange(IMAGES),
     )
@@ -173,7 +174,7 @@ def close(found, expected, rtol=1e-4, atol=1e-6):
 def with_labels(batch, change):
     """The batch with every array of persons in its labels replaced by change(array)."""
     labels = batch.labels
-    per_person = ["joints", "visibility", "area", "head_size"]
+    per_person = ["joints", "visibility", "area", "head_size", "oks_area"]
     if batch.inputs.image.ndim == 5:  # a crop each
         per_person.append("ignore")
     if labels.clean_visibility is not None:

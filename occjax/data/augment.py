@@ -258,12 +258,14 @@ def labels(
     # A box without area would weigh infinitely much; 0 is left to padding.
     area = np.maximum(box[:, 2] * box[:, 3] * factor, 1.0)
     head = persons["head_size"][rows].astype(np.float64) * math.sqrt(factor)
+    oks_area = persons["area"][rows].astype(np.float64) * factor
     return Labels(
         joints=_pad(joints, max_persons, np.float32),
         visibility=_pad(seen, max_persons, np.uint8),
         area=_pad(area, max_persons, np.float32),
         ignore=ignore,
         head_size=_pad(head, max_persons, np.float32),
+        oks_area=_pad(oks_area, max_persons, np.float32),
     )
 
 

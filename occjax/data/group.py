@@ -200,5 +200,6 @@ def _example(people: Batch, record: records.Record) -> Batch:
             visibility=truth.visibility[:, 0],
             area=truth.area[:, 0],
             head_size=truth.head_size[:, 0],
+            oks_area=None if truth.oks_area is None else truth.oks_area[:, 0],
         )
     return Batch(inputs, truth, np.int64(record["image_id"]))

@@ -334,13 +334,15 @@ def _add_person(view: Batch, row: int, one: Instance, matrix: np.ndarray) -> Bat
     labels: Any = view.labels
     seen = one.joints[:, 2]
     at = np.where(seen[:, None] > 0, warp.apply(matrix, one.joints[:, :2]), 0)
-    joints, visibility, area = (
-        array.copy() for array in (labels.joints, labels.visibility, labels.area)
-    )
+    names = ("joints", "visibility", "area", "oks_area")
+    joints, visibility, area, oks_area = (getattr(labels, n).copy() for n in names)
     joints[row], visibility[row] = at, seen
-    area[row] = max(one.mask.size * warp.area_factor(matrix), 1.0)
+    factor = warp.area_factor(matrix)
+    area[row] = max(one.mask.size * factor, 1.0)
+    oks_area[row] = np.count_nonzero(one.mask) * factor
+    columns = (joints, visibility, area, oks_area)
     return view._replace(
-        labels=labels._replace(joints=joints, visibility=visibility, area=area)
+        labels=labels._replace(**dict(zip(names, columns, strict=True)))
     )
 
 

@@ -96,12 +96,13 @@ def detections(
 
     Rows with score -inf hold no person and images with id -1 are padding: both are
     left out. Coordinates are rounded to a thousandth of a pixel. The third number of
-    a keypoint is its score; `visible`, an extra key, is the probability of each joint
-    that it can be seen. Methods that do not predict it give NaN, and no such key.
+    a keypoint is its score; `visible` and `labelled`, extra keys, are the probabilities
+    of each joint that it can be seen and that annotators would label it. Methods that
+    do not predict one of them give NaN, and no such key.
 
     Args:
-        poses: joints [N, P, J, 2], joint_score [N, P, J], visible [N, P, J] and score
-            [N, P], as arrays.
+        poses: joints [N, P, J, 2], joint_score, visible and labelled [N, P, J] and
+            score [N, P], as arrays.
         image_ids: [N].
         skeleton: the J joints.
 
@@ -127,8 +128,10 @@ def detections(
                 "keypoints": np.concatenate(joints, axis=-1).reshape(-1).tolist(),
                 "score": float(pose.score),
             }
-            if not np.isnan(pose.visible).any():
-                item["visible"] = np.round(pose.visible, 4).tolist()
+            for name in ("visible", "labelled"):
+                told = getattr(pose, name)
+                if not np.isnan(told).any():
+                    item[name] = np.round(told, 4).tolist()
             found.append(item)
     return found
 

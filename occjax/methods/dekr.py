@@ -30,6 +30,7 @@ from occjax.ops.part_poses import (
     persons,
     scored,
 )
+from occjax.ops.poses import located
 from occjax.skeletons import Skeleton
 from occjax.types import Array, Inputs, Labels, Poses
 
@@ -289,12 +290,8 @@ def _suppressed(
     best = jnp.argsort(-score, axis=1, stable=True)
     index = jnp.take_along_axis(index, best, axis=1)
     joint_score = jnp.take_along_axis(found.joint_score, index[..., None], axis=1)
-    return Poses(
-        joints=jnp.take_along_axis(joints, index[..., None, None], axis=1),
-        joint_score=joint_score,
-        visible=jnp.full(joint_score.shape, jnp.nan, jnp.float32),
-        score=jnp.take_along_axis(score, best, axis=1),
-    )
+    joints = jnp.take_along_axis(joints, index[..., None, None], axis=1)
+    return located(joints, joint_score, jnp.take_along_axis(score, best, axis=1))
 
 
 # Names of the published checkpoints; see torch_names.py. DEKR with HRNet only. The

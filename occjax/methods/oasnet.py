@@ -109,9 +109,8 @@ class Model(nn.Module):
             return self._views(inputs)
         flip = self.skeleton.flip if self.flip_test else None
         shift = self.shift_heatmap
-        return Outputs(
-            *heatmap_net.read(self.net, inputs, self.pixels, flip, shift=shift)
-        )
+        read = heatmap_net.read(self.net, inputs, self.pixels, flip, shift=shift)
+        return Outputs(read.maps, read.canvas, read.hidden)
 
     def pixels(self, image: Array) -> Array:
         """The normalised crops [B, H, W, 3] that the network sees."""

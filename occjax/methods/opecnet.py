@@ -35,6 +35,7 @@ from occjax.ops import (
     suppression,
 )
 from occjax.ops.image import IMAGENET_MEAN, IMAGENET_STD, normalize
+from occjax.ops.poses import located
 from occjax.skeletons import OCPOSE, Skeleton
 from occjax.types import Array, Inputs, Labels, Poses
 
@@ -196,7 +197,7 @@ class Model(nn.Module):
             shift=self.shift_heatmap,
         )
         upright = tuple(x.reshape(-1, 2, *x.shape[1:])[:, 0] for x in found.features)
-        return heatmap_net.Maps((maps,), upright)
+        return found._replace(heatmaps=(maps,), features=upright)
 
     def pixels(self, inputs: Inputs) -> Array:
         """The normalised crops [B, H, W, 3] that the base network sees."""
@@ -375,7 +376,7 @@ def decode(model: Model, outputs: Outputs, inputs: Inputs) -> Poses:
     if inputs.box_score is not None:
         box_score = inputs.box_score.reshape(rows)
         total = jnp.where(box_score > 0, total * box_score, -jnp.inf)
-    return Poses(joints, score, jnp.full_like(score, jnp.nan), total)
+    return located(joints, score, total)
 
 
 def suppress(model: Model, poses: Poses, area: Array) -> Array:

@@ -13,11 +13,13 @@ from occjax.nn.torch_names import Row, prefixed
 from occjax.types import Array
 
 
-class Heatmaps(NamedTuple):
-    """Heatmaps of both parts, all [B, H / 4, W / 4, joints]."""
+class Outputs(NamedTuple):
+    """Heatmaps of both parts, all [B, H / 4, W / 4, joints], and features."""
 
     coarse: list[Array]  # GlobalNet's, from the four levels, coarsest level first
     refined: Array  # RefineNet's, the result
+    levels: list[Array]  # P5 to P2 of the pyramid: [B, H / 2^s, W / 2^s, features]
+    deepest: Array  # C5 of the ResNet: [B, H / 32, W / 32, C]
 
 
 class CPN(nn.Module):
@@ -30,8 +32,8 @@ class CPN(nn.Module):
     dtype: Any = jnp.float32  # computation only
 
     @nn.compact
-    def __call__(self, image: Array, *, train: bool) -> Heatmaps:
-        """Maps normalised images [B, H, W, 3] to heatmaps [B, H / 4, W / 4, joints].
+    def __call__(self, image: Array, *, train: bool) -> Outputs:
+        """Maps normalised images [B, H, W, 3] to heatmaps and features.
 
         Raises:
             ValueError: a side of the image is no multiple of 32.
@@ -45,7 +47,7 @@ class CPN(nn.Module):
         stages = trunk.stages(image, train=train)
         levels, coarse = GlobalNet(**sizes, name="global_net")(stages, train=train)
         refined = RefineNet(**sizes, name="refine_net")(levels, train=train)
-        return Heatmaps(coarse, refined)
+        return Outputs(coarse, refined, levels, stages[-1])
 
 
 class GlobalNet(nn.Module):

@@ -9,8 +9,9 @@ import numpy as np
 from flax import linen as nn
 
 from occjax.nn import backbone as build_backbone
-from occjax.nn import check_stride, fastpose, heads, hourglass, hrnet, resnet
+from occjax.nn import check_stride, cpn, fastpose, heads, hourglass, hrnet, resnet
 from occjax.nn.erase_reconstruct import EraseReconstruct, Repaired
+from occjax.nn.label_head import LabelHead
 from occjax.nn.torch_names import prefixed
 from occjax.ops import flip_test, multi_scale
 from occjax.types import Array, Inputs
@@ -23,13 +24,16 @@ class Maps(NamedTuple):
 
     heatmaps: tuple[Array, ...]  # [B, H / 4, W / 4, J] of each stage, last best
     features: tuple[Array, ...]  # [B, h, w, C] on the way up, finest last
+    deepest: Array  # [B, h, w, C] the coarsest that there is, at most features[0]
     repaired: tuple[Repaired, ...] = ()  # the last stage's last
+    labelled: Array | None = None  # [B, J] logits of having a label
 
 
 class HeatmapNet(nn.Module):
     """A backbone with a linear map for each joint, or one that has heads of its own.
 
-    Parameters: `trunk` (the backbone), `upsample` (with `deconv`), `repair` and `head`.
+    Parameters: `trunk` (the backbone), `upsample` (with `deconv`), `repair`, `head` and
+    `label_head`.
     The features that the head reads have stride 4. A backbone with heads of its own
     repairs its features itself.
     """
@@ -38,10 +42,15 @@ class HeatmapNet(nn.Module):
     backbone: Mapping[str, Any]  # name of a file of occjax/nn, and its fields
     deconv: tuple[int, ...] = ()  # channels of doublings after it; SimpleBaseline's
     repair: Mapping[str, Any] | None = None  # fields of `EraseReconstruct`; OASNet's
+    labels: Mapping[str, Any] | None = None  # fields of `LabelHead`; OA-HPE's
     dtype: Any = jnp.float32  # computation; heatmaps are float32 or wider
 
     def setup(self) -> None:
         """Builds the backbone, and heads where it has none."""
+        if self.labels is not None:
+            self.tell = LabelHead(
+                self.joints, **self.labels, dtype=self.dtype, name="label_head"
+            )
         build = _WITH_HEADS.get(self.backbone["name"])
         if build is not None:
             fields = {k: v for k, v in self.backbone.items() if k != "name"}
@@ -66,22 +75,32 @@ class HeatmapNet(nn.Module):
             ValueError: the backbone does not give features of stride 4, or refuses the
                 size of the image.
         """
+        maps = self._maps(image, train=train)
+        if self.labels is None:
+            return maps
+        return maps._replace(labelled=self.tell(maps.deepest, train=train))
+
+    def _maps(self, image: Array, *, train: bool) -> Maps:
         found = self.trunk(image, train=train)
         if isinstance(found, fastpose.Outputs):
-            return Maps((found.heatmaps,), found.maps)
+            return Maps((found.heatmaps,), found.maps, found.maps[0])
+        if isinstance(found, cpn.Outputs):
+            maps = (*found.coarse, found.refined)
+            return Maps(maps, tuple(found.levels), found.deepest)
         if isinstance(found, list):
             pairs = [(x.heatmaps, x.features) for x in found]
             repaired = tuple(x.repaired for x in found if x.repaired is not None)
             maps, features = (tuple(x) for x in zip(*pairs, strict=True))
-            return Maps(maps, features, repaired)
+            return Maps(maps, features, features[-1], repaired)
         features = found if isinstance(found, tuple) else (found,)
+        deepest = features[0]
         if self.deconv:
             features = tuple(self.upsample(found, train=train))
         check_stride(features[-1], image, STRIDE)
         if self.repair is None:
-            return Maps((self.head(features[-1]),), features)
+            return Maps((self.head(features[-1]),), features, deepest)
         repaired = self.mend(features[-1], train=train)
-        return Maps((self.head(repaired.features),), features, (repaired,))
+        return Maps((self.head(repaired.features),), features, deepest, (repaired,))
 
 
 class Reading(NamedTuple):
@@ -90,6 +109,7 @@ class Reading(NamedTuple):
     maps: tuple[Array, ...]  # [B, h, w, J] of each stage, last best
     canvas: Array | None = None  # [B, 2, 3] pixel -> source, where scales were averaged
     hidden: Array | None = None  # [B, h, w] where joints are occluded, at scale 1
+    labelled: Array | None = None  # [B, J] logits of having a label, at scale 1
 
 
 def read(
@@ -117,28 +137,36 @@ def read(
             both = flip_test.orientations(image, 1)
             image = both.reshape(-1, *both.shape[2:])
         found = net(image, train=False)
-        maps, hidden = found.heatmaps, None
+        maps, hidden, labelled = found.heatmaps, None, found.labelled
         if found.repaired and found.repaired[-1].map is not None:
             hidden = found.repaired[-1].map[..., None]
         if flip is not None:
             mean = functools.partial(flip_test.average_rows, shift=shift)
             maps = tuple(mean(one, flip) for one in maps)
             hidden = None if hidden is None else mean(hidden, (0,))
-        return Reading(maps, hidden=None if hidden is None else hidden[..., 0])
+            if labelled is not None:
+                labelled = flip_test.average_vectors(labelled, flip)
+        hidden = None if hidden is None else hidden[..., 0]
+        return Reading(maps, hidden=hidden, labelled=labelled)
 
     first = test(inputs.image)
     if not inputs.scaled:
         return first
     every = [first.maps[-1], *(test(image).maps[-1] for image in inputs.scaled)]
     maps, canvas = multi_scale.of_crops(every, inputs, STRIDE)
-    return Reading(maps, canvas, first.hidden)
+    return Reading(maps, canvas, first.hidden, first.labelled)
 
 
-_WITH_HEADS = {"hourglass": hourglass.Hourglass, "fastpose": fastpose.FastPose}
+_WITH_HEADS = {
+    "cpn": cpn.CPN,
+    "fastpose": fastpose.FastPose,
+    "hourglass": hourglass.Hourglass,
+}
 
 # Names of published files by backbone; see torch_names.py. HRNet's are those of
 # deep-high-resolution-net.pytorch, ResNet's of human-pose-estimation.pytorch, those of
-# hourglasses of pytorch-pose and princeton-vl's code, which share none.
+# hourglasses of pytorch-pose and princeton-vl's code, which share none, CPN's those of
+# pytorch-cpn.
 _HEAD_NAMES = prefixed(heads.HEATMAP_NAMES, "", "head")
 PUBLISHED = {
     "hrnet": (*_HEAD_NAMES, *prefixed(hrnet.TORCH_NAMES, "", "trunk")),
@@ -152,8 +180,10 @@ PUBLISHED = {
         *prefixed(hourglass.PRINCETON_NAMES, "", "trunk"),
     ),
     "fastpose": prefixed(fastpose.TORCH_NAMES, "", "trunk"),
+    "cpn": prefixed(cpn.TORCH_NAMES, "", "trunk"),
 }
 PRETRAINED = {
     "hrnet": prefixed(hrnet.IMAGENET_NAMES, "", "trunk"),
     "resnet": prefixed(resnet.IMAGENET_NAMES, "", "trunk"),
+    "cpn": prefixed(resnet.IMAGENET_NAMES, "", "trunk/trunk"),
 }

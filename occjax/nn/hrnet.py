@@ -26,13 +26,15 @@ class Backbone(nn.Module):
     stem: int = 64  # channels of the two stem convolutions
     bottlenecks: int = 4  # blocks before the branches
     concat: bool = True  # all branches; otherwise the finest alone (top-down HRNet)
+    all_levels: bool = False  # give the coarser branches before the last exchange too
     dtype: Any = jnp.float32  # computation only
 
     @nn.compact
-    def __call__(self, image: Array, *, train: bool) -> Array:
+    def __call__(self, image: Array, *, train: bool) -> Array | tuple[Array, ...]:
         """Maps normalised images [B, H, W, 3] to features [B, H / 4, W / 4, C].
 
-        C is 15 * width, finest branch first, or width without `concat`.
+        C is 15 * width, finest branch first, or width without `concat`. With
+        `all_levels` the branches of strides 32, 16 and 8 stand before them.
 
         Raises:
             ValueError: a side of the image is no multiple of 32.
@@ -48,21 +50,28 @@ class Backbone(nn.Module):
             block = Bottleneck(4 * self.stem, dtype=self.dtype, name=f"layer1_{i}")
             x = block(x, train=train)
         branches = [self._conv(self.width, name="transition1_0")(x, train=train)]
+        entering = branches
         for stage, modules in enumerate(self.modules, start=2):
-            branches = self._stage(branches, x, stage, modules, train=train)
+            branches, entering = self._stage(branches, x, stage, modules, train=train)
             x = branches[-1]
-        return concatenate(branches) if self.concat else branches[0]
+        finest = concatenate(branches) if self.concat else branches[0]
+        return (*entering[:0:-1], finest) if self.all_levels else finest
 
     def _stage(
         self, branches: list[Array], x: Array, stage: int, modules: int, *, train: bool
-    ) -> list[Array]:
-        """Adds a branch made from x (half its size, or layer1's), then exchanges."""
+    ) -> tuple[list[Array], list[Array]]:
+        """Adds a branch made from x (half its size, or layer1's), then exchanges.
+
+        Returns:
+            The branches after the last exchange, and before it.
+        """
         b = stage - 1
         widen = self._conv(
             self.width * 2**b, stride=2, name=f"transition{stage - 1}_{b}"
         )
-        branches = [*branches, widen(x, train=train)]
+        branches = entering = [*branches, widen(x, train=train)]
         for m in range(modules):
+            entering = branches
             last = stage == 1 + len(self.modules) and m == modules - 1
             branches = Exchange(
                 blocks=self.blocks,
@@ -70,7 +79,7 @@ class Backbone(nn.Module):
                 dtype=self.dtype,
                 name=f"stage{stage}_{m}",
             )(branches, train=train)
-        return branches
+        return branches, entering
 
     def _conv(self, features: int, stride: int = 1, *, name: str) -> ConvBN:
         return ConvBN(features, stride=stride, dtype=self.dtype, name=name)

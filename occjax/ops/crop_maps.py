@@ -7,12 +7,14 @@ from typing import Protocol
 import jax.numpy as jnp
 
 from occjax.ops import decoding, joint_maps, losses, rescoring, suppression
+from occjax.ops.poses import located
 from occjax.skeletons import Skeleton
 from occjax.types import Array, Inputs, Labels, Poses
 
 DECODERS = {
     "highest": decoding.highest_pixel,
     "quarter": decoding.quarter_offset,
+    "second": decoding.toward_second,  # for maps that are wide beside its blur of 21
     "dark": functools.partial(decoding.dark, kernel=11),  # for Gaussians of sigma 2
 }
 
@@ -111,12 +113,7 @@ def decode(model: Reader, outputs: Maps, inputs: Inputs) -> Poses:
     score = rescoring.confident_mean(joint_score, model.confident)
     if inputs.box_score is not None:
         score = score * inputs.box_score
-    return Poses(
-        joints=joints[:, None],
-        joint_score=joint_score[:, None],
-        visible=jnp.full_like(joint_score[:, None], jnp.nan),
-        score=score[:, None],
-    )
+    return located(joints[:, None], joint_score[:, None], score[:, None])
 
 
 def suppress(model: Reader, poses: Poses, area: Array) -> Array:

@@ -77,6 +77,12 @@ def average_rows(maps: Array, order: Sequence[int], *, shift: bool = False) -> A
     return average(maps.reshape(-1, 2, *maps.shape[1:]), order, shift=shift)
 
 
+def average_vectors(values: Array, order: Sequence[int]) -> Array:
+    """Mean of values [2 B, J], whose rows are both orientations in turn: [B, J]."""
+    both = values.reshape(-1, 2, values.shape[-1])
+    return (both[:, 0] + both[:, 1, jnp.asarray(tuple(order))]) / 2
+
+
 def pixels_in_each(pixels: Array, parts: Sequence[int], width: int) -> Array:
     """Where pixels [B, K, N, 2] of the upright maps are: [B, 2, K, N, 2].
 

@@ -102,6 +102,22 @@ def weighted_l1(pred: Array, target: Array, weight: Array) -> tuple[Array, Array
     return jnp.abs(pred - target), weight
 
 
+def binary(logits: Array, truth: Array) -> tuple[Array, Array]:
+    """Cross-entropy of yes and no, summed over the joints (OAKS, equation 8).
+
+    Args:
+        logits: [B, J].
+        truth: [B, J] bool.
+
+    Returns:
+        Values and weights [B]; every weight is 1.
+    """
+    logits = logits.astype(np.promote_types(logits.dtype, np.float32))
+    values = jax.nn.softplus(jnp.where(truth, -logits, logits))
+    values = jnp.sum(values, axis=-1)
+    return values, jnp.ones_like(values)
+
+
 def hardest(values: Array, weights: Array, count: int) -> tuple[Array, Array]:
     """Online hard keypoint mining: of each person only the joints with most loss.
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from occjax.ops import flip_test, grouping, sampling
+from occjax.ops.poses import located
 from occjax.types import Array, Poses
 
 
@@ -140,11 +141,7 @@ def persons(
         giver, score = grouping.fuse(groups, joint_score, score, members=fuse)
         score, best = jax.lax.top_k(score, min(max_poses or len(score), len(score)))
         giver = giver[best]  # [P, J]
-        return Poses(
-            joints=jnp.take_along_axis(joints, giver[..., None], axis=0),
-            joint_score=jnp.take_along_axis(joint_score, giver, axis=0),
-            visible=jnp.full(giver.shape, jnp.nan, jnp.float32),
-            score=score,
-        )
+        joints = jnp.take_along_axis(joints, giver[..., None], axis=0)
+        return located(joints, jnp.take_along_axis(joint_score, giver, axis=0), score)
 
     return jax.vmap(one)(joints, joint_score, score)

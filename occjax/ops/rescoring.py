@@ -8,6 +8,7 @@ import numpy as np
 from occjax.types import Array, Labels
 
 _MEASURES = (9, 11)  # numbers of the links whose mean length is the unit
+_NO_LABELS = 1e-6  # keeps the score of a pose without labelled joints finite
 
 
 def confident_mean(joint_score: Array, above: float) -> Array:
@@ -54,6 +55,42 @@ def limb_features(
     return jnp.concatenate((limb, length / unit, joint_score), axis=-1)
 
 
+def similarity(
+    joints: Array, truth: Array, area: Array, sigmas: Sequence[float]
+) -> Array:
+    """Similarity of each joint with where it should be (OAKS, equation 2).
+
+    exp(-d^2 / (2 s^2 k^2)) with s^2 the area, at least 1, and k twice the deviation.
+
+    Args:
+        joints: [..., J, 2].
+        truth: [..., J, 2], in the same pixels.
+        area: [...] of the people, in these pixels too.
+        sigmas: J joint deviations relative to sqrt(area).
+
+    Returns:
+        [..., J].
+    """
+    gap = jnp.sum(jnp.square(joints - truth), axis=-1)
+    spread = 8 * np.square(np.asarray(sigmas))
+    spread = spread.reshape((1,) * (gap.ndim - 1) + (-1,)).astype(gap.dtype)
+    return jnp.exp(-gap / (jnp.maximum(area, 1)[..., None] * spread))
+
+
+def oaks(labelled: Array, quality: Array) -> Array:
+    """The OAKS score: joints count as far as they probably have a label (algorithm 1).
+
+    Args:
+        labelled: [..., J] probability of having a label.
+        quality: [..., J] expected similarity of each joint.
+
+    Returns:
+        [...]: sum(labelled * quality) / sum(labelled).
+    """
+    total = jnp.sum(labelled, axis=-1)
+    return jnp.sum(labelled * quality, axis=-1) / (total + _NO_LABELS)
+
+
 def best_oks(joints: Array, labels: Labels, sigmas: Sequence[float]) -> Array:
     """OKS of each pose with the labelled person whom it resembles most.
 
@@ -68,11 +105,9 @@ def best_oks(joints: Array, labels: Labels, sigmas: Sequence[float]) -> Array:
         [B, N], 0 where nobody is labelled.
     """
     labelled = (labels.visibility > 0) & (labels.area > 0)[..., None]  # [B, P, J]
-    truth = labels.joints.astype(joints.dtype)
-    gap = jnp.square(joints[:, :, None] - truth[:, None])  # [B, N, P, J, 2]
-    area = jnp.maximum(labels.area, 1).astype(joints.dtype)[:, None, :, None]
-    spread = jnp.asarray(8 * np.square(sigmas), joints.dtype).reshape(1, 1, 1, -1)
-    alike = jnp.exp(-jnp.sum(gap, axis=-1) / (area * spread))
+    truth = labels.joints.astype(joints.dtype)[:, None]
+    area = labels.area.astype(joints.dtype)[:, None]
+    alike = similarity(joints[:, :, None], truth, area, sigmas)  # [B, N, P, J]
     count = jnp.sum(labelled, axis=-1, dtype=joints.dtype)[:, None]
     total = jnp.sum(alike, axis=-1, where=labelled[:, None])
     return jnp.max(total / jnp.maximum(count, 1), axis=-1)

@@ -12,7 +12,7 @@ from occjax.runtime.step import PredictStep, SuppressStep
 from occjax.types import Batch, Inputs, Poses
 
 _IMAGES = 64  # whose poses are suppressed at once
-_NOBODY = Poses(0.0, 0.0, 0.0, -np.inf)  # type: ignore  # what fills up rows
+_NOBODY = Poses(0.0, 0.0, 0.0, 0.0, -np.inf)  # type: ignore  # what fills up rows
 
 
 class Predictions(NamedTuple):

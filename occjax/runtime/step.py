@@ -66,6 +66,8 @@ def build_model(
             f"config.dtype: {config.dtype!r} is none of {', '.join(dtypes)}."
         )
     fields = config.model.to_dict()
+    if "score" in config:  # a choice of those methods that have one
+        fields["score"] = config.score
     try:
         return method, method.Model(
             skeleton=skeleton, dtype=dtypes[config.dtype], **fields

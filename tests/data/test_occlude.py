@@ -36,6 +36,7 @@ def view(joints, seen=None, *, max_persons=None, cropped=True, size=SIZE) -> Bat
             area,
             np.zeros((size[0] // 4, size[1] // 4), bool),
             np.zeros(rows, np.float32),
+            oks_area=area / 2,
         ),
         np.int64(7),
     )
