@@ -63,6 +63,7 @@ def coco() -> ConfigDict:
     epoch = common.COCO_PEOPLE // 32
     config.update(dict(steps=160 * epoch, eval_every=10 * epoch))
     config.checkpoint_every = epoch
+    del config.data.padding  # was one number
     config.data.padding = (1.2, 1.3)
     config.data.augment.update(dict(rotate=45.0, rotate_share=1.0, half_body=0.0))
     config.data.augment.spread = "uniform"

@@ -29,6 +29,11 @@ Beside other detections of the same images, with bootstrap intervals of the diff
 or --workdir DIR --compare OTHER. A folder that this command wrote to stands for its
 detections.json.
 
+Poses of a run with KS-net (configs/ksnet.py) ranked by several scores side by side,
+"oracle" being the true OKS:
+
+    python -m occjax.evaluate --workdir DIR --score heatmap,oaks,oracle
+
 PCK of people whose place is known, in the order of the annotations:
 
     python -m occjax.evaluate --dataset mpii --annotations T.npz --detections P.npz
@@ -39,14 +44,23 @@ docs/evaluation.md tells all formats and every key of metrics.json.
 """
 
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from absl import flags
 
 from occjax import files
 from occjax.errors import UserError
-from occjax.evaluation import checks, compare, evaluators, pairs, pck, report, single
+from occjax.evaluation import (
+    checks,
+    compare,
+    evaluators,
+    pairs,
+    pck,
+    ranking,
+    report,
+    single,
+)
 from occjax.runtime import cli, options
 
 FLAGS = flags.FLAGS
@@ -133,7 +147,7 @@ def _check_file_flags() -> None:
                 f"--{name} is missing; scoring a file needs --dataset, "
                 "--annotations and --detections."
             )
-    for name in ("workdir", "split", "boxes", "flip", "scales", "set"):
+    for name in ("workdir", "split", "boxes", "score", "flip", "scales", "set"):
         if FLAGS[name].present:
             raise UserError(f"--{name} does not go with --detections.")
     if FLAGS.images and not FLAGS.output:
@@ -242,39 +256,75 @@ def score_run(
     """
     # Late, so that scoring a file needs no JAX.
     from occjax import scoring
-    from occjax.data import pipeline, sources, views
+    from occjax.data import pipeline, sources
     from occjax.runtime import trained
 
     step, config = trained.last(workdir, chosen.flip, chosen.changes)
     split = split or str(config.data.eval_split)
     if how.boxes:
-        if not views.of_people(config.data):
-            raise UserError("--boxes: this run sees whole images, it crops nobody.")
-        with config.unlocked():
-            posed = config.data.get("eval_proposals")
-            config.data["eval_proposals" if posed else "detections"] = how.boxes
+        _take_boxes(config, how.boxes)
     data = config.data.to_dict()
     source = sources.load(data, split)
     protocol = report.chosen_protocol(dataset, data["dataset"], source.skeleton)
-    model = trained.load(workdir, step, config, source.skeleton)
     count = min(data["eval_images"] or len(source), len(source))
-    batches = pipeline.test_batches(source, data, model.batch_size, chosen.scales)
-    poses, image_ids = model.predict(batches, count)
-    scored = scoring.score(
-        *(source, data, count, poses, image_ids.tolist()),
-        protocol=protocol,
-        backend=how.backend,
-        whole=True,
-        coco_analyze_compat=how.coco_analyze_compat,
-    )
+
+    def by(score: str) -> report.Scored:
+        """The run's poses, ranked by a score; "" for what its config says."""
+        if score:
+            trained.rank_by(config, score)
+        model = trained.load(workdir, step, config, source.skeleton)
+        batches = pipeline.test_batches(source, data, model.batch_size, chosen.scales)
+        poses, image_ids = model.predict(batches, count)
+        return scoring.score(
+            *(source, data, count, poses, image_ids.tolist()),
+            protocol=protocol,
+            backend=how.backend,
+            whole=True,
+            coco_analyze_compat=how.coco_analyze_compat,
+        )
+
+    scores = [score for score in chosen.scores if score != ranking.ORACLE] or [""]
+    found = {score: by(score) for score in scores}
+    scored = found[scores[0]]
+    if scores[0]:
+        trained.rank_by(config, scores[0])
     stamp = report.stamp_of_run(scored, config.to_dict(), split, step, chosen.scales)
-    told = _compare(scored, stamp, how)
+    told = _ranked(found, chosen.scores) + _compare(scored, stamp, how)
     folder = output or workdir
     text = scoring.save(folder, source, scored, stamp)
     if how.page:
         _write_page(folder, stamp, scored, scoring.pixels_of_source(source, scored))
         text += ", report.html"
     print(text + told)
+
+
+def _take_boxes(config: Any, boxes: str) -> None:
+    """Makes a run's config crop the boxes, or correct the poses, of a file."""
+    from occjax.data import views
+
+    if not views.of_people(config.data):
+        raise UserError("--boxes: this run sees whole images, it crops nobody.")
+    with config.unlocked():
+        posed = config.data.get("eval_proposals")
+        config.data["eval_proposals" if posed else "detections"] = boxes
+
+
+def _ranked(found: Mapping[str, report.Scored], scores: Sequence[str]) -> str:
+    """Adds what each score makes of the poses to the first one's metrics; a table."""
+    if not scores:
+        return ""
+    skeleton = next(iter(found.values())).protocol.skeleton
+    gathered = {
+        name or "given": pairs.gather(scored.truth, scored.found, skeleton)
+        for name, scored in found.items()
+    }
+    if ranking.ORACLE in scores:
+        first = next(iter(gathered.values()))
+        gathered[ranking.ORACLE] = first.with_scores(first.best())
+    figures = ranking.side_by_side(gathered)
+    next(iter(found.values())).metrics["scores"] = figures
+    title = "AP, AP75 by a person's labelled joints, and calibration, by score"
+    return f"\n\n{title}\n{ranking.table(figures)}"
 
 
 def _detections(given: str) -> tuple[pathlib.Path, dict | None]:

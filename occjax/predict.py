@@ -55,6 +55,8 @@ def main(argv: Any) -> None:
         if not FLAGS[name].value:
             raise UserError(f"--{name} is missing; --help tells more.")
     chosen, paths = options.parsed(), folder.find(FLAGS.input)
+    if len(chosen.scores) > 1 or "oracle" in chosen.scores:
+        raise UserError("--score: expected one score, heatmap or oaks.")
     cli.start_jax()
     predict(FLAGS.workdir, paths, FLAGS.output, chosen, FLAGS.min_score)
 
@@ -82,6 +84,8 @@ def predict(
 
     target = _target(output)
     step, config = trained.last(workdir, chosen.flip, chosen.changes)
+    for score in chosen.scores:
+        trained.rank_by(config, score)
     data = config.data.to_dict() | {"eval_images": 0}
     skeleton = sources.skeleton_of(data)
     pictures = folder.Folder(_shown(paths, "reading"), skeleton)

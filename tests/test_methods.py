@@ -293,11 +293,13 @@ def test_poses_have_the_promised_shapes_and_ranges(task):
 
     assert images == IMAGES
     assert poses.joints.shape == (images, persons, 17, 2)
-    assert poses.joint_score.shape == poses.visible.shape == (images, persons, 17)
+    for field in poses[1:4]:
+        assert field.shape == (images, persons, 17)
     for field in poses[:2]:
         assert np.all(np.isfinite(np.asarray(field)[there]))
-    told = np.asarray(poses.visible)[there]
-    assert np.all(np.isnan(told)) or np.all((told >= 0) & (told <= 1))
+    for field in (poses.visible, poses.labelled):
+        told = np.asarray(field)[there]
+        assert np.all(np.isnan(told)) or np.all((told >= 0) & (told <= 1))
     assert not np.any(np.isnan(poses.score))
 
 

@@ -44,7 +44,7 @@ def poses_of(source, order, off=0.0):
         joints[row, : len(chosen)] = chosen
     score = np.ones(joints.shape[:2], np.float32)
     each = np.ones(joints.shape[:3], np.float32)
-    return Poses(joints, each, each, score), [50 + index for index in order]
+    return Poses(joints, each, each, each, score), [50 + index for index in order]
 
 
 def scored(source, data=CROPS, off=0.0):

@@ -65,7 +65,7 @@ def decode(model: Model, outputs: Outputs, inputs: Inputs) -> Poses:
     joints = joints + matrix[:, None, :, 2]
     score = outputs.score[:, None]
     per_joint = jnp.broadcast_to(score[:, :, None], (*score.shape, joints.shape[1]))
-    return Poses(joints[:, None], per_joint, per_joint, score)
+    return Poses(joints[:, None], per_joint, per_joint, per_joint, score)
 
 
 def install() -> None:

@@ -1,8 +1,10 @@
 """Whether predicted numbers mean what they say.
 
-The score of a pose is held against the OKS it really has, the predicted visibility of a
-joint against its label. Ten bins of equal width; the expected calibration error is the
-mean of |mean predicted - mean true|, weighted by the bins' counts (Naeini et al. 2015).
+The score of a pose is held against the OKS it really has, that of a joint against its
+similarity with the truth, the predicted visibility of a joint against its label, and
+the prediction that there is a label against that. Ten bins of equal width; the expected
+calibration error is the mean of |mean predicted - mean true|, weighted by the bins'
+counts (Naeini et al. 2015).
 """
 
 import numpy as np
@@ -55,6 +57,59 @@ def of_visibility(pairs: Pairs) -> dict | None:
     return reliability(predicted[judged], true) | {"auc": _auc(predicted[judged], true)}
 
 
+def of_labels(pairs: Pairs) -> dict | None:
+    """Reliability of the predicted probability that a joint has a label (OAKS).
+
+    All joints of the people found at OKS 0.1 are judged.
+
+    Returns:
+        `reliability`, `auc` as in `of_visibility`, and `accuracy` with `by_joint`: the
+        share of joints on whose right side of 0.5 the prediction is (Table 2).
+        None where no detection predicts labels.
+    """
+    if np.isnan(pairs.found.labelled).all():
+        return None
+    detection, person = errors.located(pairs)
+    predicted, true = pairs.found.labelled[detection], pairs.people.labelled[person]
+    judged = ~np.isnan(predicted)
+    right = (predicted > 0.5) == true
+    names = pairs.skeleton.joints
+    return reliability(predicted[judged], true[judged]) | {
+        "auc": _auc(predicted[judged], true[judged]),
+        "accuracy": _share(right[judged]),
+        "by_joint": {
+            name: _share(right[judged[:, at], at]) for at, name in enumerate(names)
+        },
+    }
+
+
+def of_joint_scores(pairs: Pairs) -> dict:
+    """Reliability of joint scores as estimates of the joints' similarity (OAKS).
+
+    Labelled joints of the people found at OKS 0.1 are judged.
+
+    Returns:
+        `reliability`, and `correlation` with `by_joint`: Pearson's; None where either
+        does not vary.
+    """
+    detection, person = errors.located(pairs)
+    owner = np.full(len(pairs.found.score), -1)
+    owner[detection] = person
+    true = pairs.similarity[owner[pairs.detection] == pairs.person]  # by detection
+    predicted, judged = (
+        pairs.found.joint_score[detection],
+        pairs.people.labelled[person],
+    )
+    names = pairs.skeleton.joints
+    return reliability(predicted[judged], true[judged]) | {
+        "correlation": _pearson(predicted[judged], true[judged]),
+        "by_joint": {
+            name: _pearson(predicted[judged[:, at], at], true[judged[:, at], at])
+            for at, name in enumerate(names)
+        },
+    }
+
+
 def reliability(predicted: np.ndarray, true: np.ndarray) -> dict:
     """Predicted against true values [n].
 
@@ -82,6 +137,17 @@ def reliability(predicted: np.ndarray, true: np.ndarray) -> dict:
         "expected_calibration_error": float(error),
         "bins": bins,
     }
+
+
+def _share(right: np.ndarray) -> float:
+    return float(right.mean()) if len(right) else coco.UNDEFINED
+
+
+def _pearson(first: np.ndarray, second: np.ndarray) -> float | None:
+    """Correlation of values [n], None where one of them does not vary."""
+    if not len(first) or not np.ptp(first) or not np.ptp(second):
+        return None
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def _auc(predicted: np.ndarray, true: np.ndarray) -> float:

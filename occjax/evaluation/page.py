@@ -5,7 +5,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from occjax.evaluation import plots, report, single, view
+from occjax.evaluation import plots, ranking, report, single, view
 from occjax.evaluation.screen import percent
 
 _STYLE = """
@@ -31,8 +31,8 @@ def page(
 
     Args:
         stamp: from `report.stamp`.
-        metrics: of `report.Scored`, with the whole view; `comparison` is told if it
-            is there.
+        metrics: of `report.Scored`, with the whole view; `comparison` and `scores`
+            are told if they are there.
         drawings: image id -> JPEG file of each of the worst images that is at hand.
     """
     found = metrics["occlusion"]
@@ -47,6 +47,7 @@ def page(
             "everybody else is then ignored.</p>" + plots.bins(found),
         ),
         _section("Precision and recall at OKS .75", _curves(found["curves"])),
+        _ranking(metrics.get("scores")),
         _section("Invisible and visible joints", _joints(found["joints"])),
         _section("Errors", _errors(found["errors"])),
         _section("What scores are worth", _scores(found)),
@@ -128,6 +129,18 @@ def _comparison(found: Mapping[str, Any] | None) -> str:
         "resamples of the images, the same for both.</p>"
     )
     return _section("Comparison", words + told + table(heads, rows))
+
+
+def _ranking(scores: Mapping[str, dict] | None) -> str:
+    if not scores:
+        return ""
+    words = (
+        "The same poses, ranked by each score: precision over recall at OKS .75, for "
+        "everybody and by a person's labelled joints. The oracle is the true OKS."
+    )
+    told = f"<pre>{html.escape(ranking.table(scores))}</pre>"
+    picture = _figure(plots.ranking(scores), words)
+    return _section("Scores side by side", told + picture)
 
 
 def _curves(curves: dict) -> str:

@@ -55,7 +55,9 @@ class Found:
         joints: [D, J, 2].
         score: [D].
         area: [D] square pixels, of the box if there is one or else of the joints.
+        joint_score: [D, J].
         visible: [D, J] predicted probability of being seen, NaN where not predicted.
+        labelled: [D, J] that of having a label, likewise.
     """
 
     index: np.ndarray
@@ -63,7 +65,9 @@ class Found:
     joints: np.ndarray
     score: np.ndarray
     area: np.ndarray
+    joint_score: np.ndarray
     visible: np.ndarray
+    labelled: np.ndarray
 
     @property
     def rank(self) -> np.ndarray:
@@ -127,13 +131,14 @@ def gather(
     Args:
         truth: COCO ground truth; its `area` and `num_keypoints` are those that the
             protocol wants.
-        found: COCO result list; `visible` [J] of an item is read if it is there.
+        found: COCO result list; `visible` and `labelled` [J] of an item are read if
+            they are there.
         skeleton: the joints of both.
         names: what error messages call the two, such as their paths.
 
     Raises:
-        UserError: there is more than one category, or a `visible` is no list of J
-            numbers from 0 to 1.
+        UserError: there is more than one category, or a `visible` or `labelled` is no
+            list of J numbers from 0 to 1.
     """
     if len(truth["categories"]) != 1:
         kinds = sorted(item["id"] for item in truth["categories"])
@@ -184,7 +189,8 @@ def _people(annotations: list[dict], images: np.ndarray, count: int) -> People:
 
 
 def _found(items: list[dict], images: np.ndarray, count: int, name: str) -> Found:
-    joints = _array([item["keypoints"] for item in items], count, 3)[..., :2]
+    keypoints = _array([item["keypoints"] for item in items], count, 3)
+    joints = keypoints[..., :2]
     area = np.prod(np.ptp(joints, axis=1), axis=-1)
     if items and items[0].get("bbox"):  # pycocotools then takes everybody's box
         area = np.prod(_array([item["bbox"] for item in items], 4)[:, 2:], axis=-1)
@@ -194,7 +200,9 @@ def _found(items: list[dict], images: np.ndarray, count: int, name: str) -> Foun
         joints=joints,
         score=np.array([item["score"] for item in items], float),
         area=area,
-        visible=_visible(items, count, name),
+        joint_score=keypoints[..., 2],
+        visible=_probability("visible", items, count, name),
+        labelled=_probability("labelled", items, count, name),
     )
     order = np.argsort(found.image, kind="stable")
     order = order[_take(found, order).rank < MOST]
@@ -205,23 +213,23 @@ def _take(found: Found, rows: np.ndarray) -> Found:
     return Found(**{key: value[rows] for key, value in vars(found).items()})
 
 
-def _visible(items: list[dict], count: int, name: str) -> np.ndarray:
-    """Predicted visibility [D, J], NaN where an item brings none."""
-    visible = np.full((len(items), count), np.nan)
+def _probability(key: str, items: list[dict], count: int, name: str) -> np.ndarray:
+    """What items predict of each joint [D, J], NaN where an item has no such key."""
+    found = np.full((len(items), count), np.nan)
     for index, item in enumerate(items):
-        if "visible" not in item:
+        if key not in item:
             continue
         try:
-            values = np.array(item["visible"], float)
+            values = np.array(item[key], float)
         except (TypeError, ValueError):
             values = np.empty(0)
         if values.shape != (count,) or not np.all((values >= 0) & (values <= 1)):
             raise UserError(
-                f"{name}: item {index}: expected visible to be {count} numbers "
-                f"from 0 to 1, got {str(item['visible'])[:60]}."
+                f"{name}: item {index}: expected {key} to be {count} numbers "
+                f"from 0 to 1, got {str(item[key])[:60]}."
             )
-        visible[index] = values
-    return visible
+        found[index] = values
+    return found
 
 
 def _array(rows: list, *shape: int) -> np.ndarray:

@@ -76,12 +76,40 @@ def precision_recall(curves: dict) -> str:
 
 
 @STYLE
+def ranking(scores: Mapping[str, dict]) -> str:
+    """Precision over recall at OKS .75 by each score, for each bin of people."""
+    first = next(iter(scores.values()))["curves"]
+    titles = [f"{occlusion.span(row)} joints" for row in first["joint_count"]]
+    figure = Figure((10, 6.4), layout="constrained")
+    grid = list(figure.subplots(2, 3).flat)
+    looks = zip((BLUE, VERMILLION, GREY), ("-", "--", ":"), strict=True)
+    for (name, found), (color, dashes) in zip(scores.items(), looks, strict=False):
+        curves = found["curves"]
+        rows = [curves["everybody"], *curves["joint_count"]]
+        for axes, row in zip(grid, rows, strict=False):
+            if row["persons"]:
+                points = np.array([curves["recall"], row["precision"]]) * 100
+                axes.plot(*points, dashes, color=color, label=name, lw=1.6)
+    for axes, title in zip(grid, ["everybody", *titles], strict=False):
+        axes.set(xlim=(0, 100), ylim=(0, 102), title=title)
+        axes.grid(alpha=0.3)
+    grid[len(titles) + 1].axis("off")
+    figure.supxlabel("recall, %")
+    figure.supylabel("precision, %")
+    handles = grid[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper right", ncols=3, frameon=False)
+    return _svg(figure)
+
+
+@STYLE
 def reliability(view: dict) -> str:
     """Mean true value over mean prediction, and how many predictions there are."""
     found = {name: values for name, values in view["calibration"].items() if values}
     words = {
         "score": ("Score of a pose", "score", "mean OKS"),
         "visibility": ("Visibility of a joint", "probability", "share visible"),
+        "labels": ("Label of a joint", "probability", "share labelled"),
+        "joints": ("Score of a joint", "score", "mean similarity"),
     }
     figure = Figure((5 * len(found), 4.6), layout="constrained")
     grid = figure.subplots(2, len(found), squeeze=False, height_ratios=(3, 1))

@@ -23,7 +23,7 @@ PROTOCOLS = protocols.BY_NAME | {
 }
 # What the stamp of a detections file does not know, as nobody wrote it down.
 UNKNOWN = dict.fromkeys(
-    ("box_source", "trained_on", "flip", "scales", "seed", "step", "split")
+    ("box_source", "trained_on", "flip", "scales", "score", "seed", "step", "split")
 )
 
 
@@ -155,6 +155,7 @@ def stamp_of_run(
         weights="moving average" if config["optim"].get("ema") else "last",
         box_source=_box_source(data),
         flip=bool(config["model"].get("flip_test", True)),
+        score=config.get("score", "heatmap"),
         scales=list(scales),
     )
 

@@ -37,8 +37,9 @@ def occlusion_view(
         `bins`: `box_iou` and `crowd_index` of images, `joint_count` and `crowding` of
         people (see `occlusion`); `joints` (`joints.accuracy`); `curves`
         (`curves.precision_recall`); `errors`: `types` (`errors.types`) and `steps`
-        (`corrections.progression`); `calibration`: `score` and `visibility` (see
-        `calibration`); `oracle` (`oracle.scores`); `worst` (`worst.images`).
+        (`corrections.progression`); `calibration`: `score`, `visibility`, `labels` and
+        `joints` (see `calibration`); `oracle` (`oracle.scores`); `worst`
+        (`worst.images`).
 
     Raises:
         UserError: as `pairs.gather`.
@@ -61,6 +62,8 @@ def occlusion_view(
         "calibration": {
             "score": calibration.of_scores(pairs),
             "visibility": calibration.of_visibility(pairs),
+            "labels": calibration.of_labels(pairs),
+            "joints": calibration.of_joint_scores(pairs),
         },
         "oracle": oracle.scores(pairs),
         "worst": worst.images(pairs),
@@ -87,8 +90,13 @@ def text(view: dict) -> str:
         "AP with one kind of error corrected after the other": corrections.table(steps),
         "Scores and true OKS": calibration.table(score),
     }
-    if view["calibration"]["visibility"]:
-        visibility = calibration.table(view["calibration"]["visibility"])
-        tables["Predicted and labelled visibility"] = visibility
+    told = {
+        "visibility": "Predicted and labelled visibility",
+        "labels": "Predicted and given labels",
+        "joints": "Scores of joints and their similarity with the truth",
+    }
+    for name, title in told.items():
+        if view["calibration"][name]:
+            tables[title] = calibration.table(view["calibration"][name])
     tables["AP if detections were scored otherwise"] = oracle.table(view["oracle"])
     return "\n\n".join(f"{title}\n{rows}" for title, rows in tables.items())

@@ -67,19 +67,25 @@ class Model(nn.Module):
                 )
         super().__post_init__()
 
-    def frozen(self, which: str) -> tuple[Any, nn.Module]:
-        """The method and the unbound model of "base" or "labels"."""
+    def frozen(self, which: str, **place: Any) -> tuple[Any, nn.Module]:
+        """The method and the model, unbound unless `place` says, of "base" or "labels".
+
+        Args:
+            which: of the two.
+            place: linen's `parent` and `name`.
+        """
         fields = {k: v for k, v in getattr(self, which).items() if k != "method"}
         method = methods.load(getattr(self, which)["method"])
         fields |= {"flip_test": self.flip_test, "dtype": self.dtype}
-        return method, method.Model(skeleton=self.skeleton, parent=None, **fields)
+        fields |= place or {"parent": None}
+        return method, method.Model(skeleton=self.skeleton, **fields)
 
     def setup(self) -> None:
         """Builds the networks."""
         self.read = self.frozen("base")[1]
         nn.share_scope(self, self.read)
         if self.labels:
-            self.tell = self.frozen("labels")[1].clone(name="labels")
+            self.tell = self.frozen("labels", parent=self, name="labels")[1]
         self.quality = KSNet(self.skeleton.num_joints, **self.net, dtype=self.dtype)
 
     def __call__(self, inputs: Inputs, *, train: bool) -> Outputs:
@@ -93,14 +99,14 @@ class Model(nn.Module):
             raise ValueError("scales: KS-net reads heatmaps of one scale alone.")
         found = jax.lax.stop_gradient(self.read(inputs, train=False))
         maps = getattr(found, "maps", None)
-        if maps is None or inputs.image.ndim != 4:
+        if maps is None or not hasattr(self.frozen("base")[0], "suppress"):
             raise ValueError(
                 f"base.method: {self.base['method']} reads no heatmaps of one crop."
             )
         quality = self.quality(maps[-1], train=train)
-        if train:
-            return Outputs(found, quality, None, self._joints(found, inputs))
-        return Outputs(found, quality, self._labelled(found, inputs), None)
+        if not train or self.is_initializing():
+            return Outputs(found, quality, self._labelled(found, inputs), None)
+        return Outputs(found, quality, None, self._joints(found, inputs))
 
     def _joints(self, found: Any, inputs: Inputs) -> Array:
         """The base's joints [B, J, 2] in input pixels."""

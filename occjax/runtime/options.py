@@ -9,16 +9,20 @@ from occjax.errors import UserError
 flags.disclaim_key_flags()  # they are the commands' own, in --help too
 
 
+SCORES = ("heatmap", "oaks", "oracle")
+
+
 class Options(NamedTuple):
     """What the flags say."""
 
     flip: bool | None  # None: as the config has it
     scales: tuple[float, ...]
     changes: tuple[str, ...] = ()  # of the run's config, KEY=VALUE
+    scores: tuple[str, ...] = ()  # what ranks the poses; (): as the config has it
 
 
 def define_flags() -> None:
-    """Declares --flip, --scales and --set."""
+    """Declares --flip, --scales, --score and --set."""
     flags.DEFINE_bool(
         "flip",
         None,
@@ -26,6 +30,13 @@ def define_flags() -> None:
     )
     flags.DEFINE_list(
         "scales", ["1"], "Image scales of the test, 1 among them: 0.5,1,2."
+    )
+    flags.DEFINE_list(
+        "score",
+        [],
+        "What ranks the poses: heatmap or, with KS-net, oaks; by default as the config "
+        "says. Evaluation takes several, and oracle, and prints them side by side; the "
+        "first makes the files.",
     )
     flags.DEFINE_multi_string(
         "set", [], "Setting of the run's config to change, such as model.nms=0.8."
@@ -47,4 +58,10 @@ def parsed() -> Options:
         raise UserError(
             f"--scales={','.join(given)}: expected positive numbers such as 0.5,1,2."
         )
-    return Options(flags.FLAGS.flip, scales, tuple(flags.FLAGS.set))
+    changes, ranks = tuple(flags.FLAGS.set), tuple(flags.FLAGS.score)
+    wrong = set(ranks) - set(SCORES)
+    if wrong:
+        raise UserError(
+            f"--score={','.join(ranks)}: expected some of {', '.join(SCORES)}."
+        )
+    return Options(flags.FLAGS.flip, scales, changes, ranks)

@@ -75,6 +75,23 @@ def last(
     return number, config
 
 
+def rank_by(config: Any, score: str) -> None:
+    """Changes what ranks the poses of a run.
+
+    Raises:
+        UserError: the run has no such choice.
+    """
+    if config.get("score") is None:
+        if score == "heatmap":  # what all of them do
+            return
+        raise UserError(
+            f"--score={score}: this run has no KS-net; train one on it with --config "
+            "configs/ksnet.py --config.base=RUN."
+        )
+    with config.unlocked():
+        config.score = score
+
+
 def load(
     workdir: str | os.PathLike[str], number: int, config: Any, skeleton: Skeleton
 ) -> Trained:

@@ -59,7 +59,7 @@ def perfect(source, rng):
     score = rng.uniform(0.2, 1, joints.shape[:2])
     score[:, -1] = -np.inf
     ones = np.ones(joints.shape[:3])
-    return Poses(joints, ones, ones, score)
+    return Poses(joints, ones, ones, ones, score)
 
 
 def found_in(source, rng):

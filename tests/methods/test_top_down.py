@@ -63,7 +63,7 @@ def test_of_two_alike_poses_the_better_stays_and_the_area_says_what_is_alike():
     one = rng.uniform(0, 100, (17, 2)).astype(np.float32)
     joints = np.stack([one, one + 3, one + 300])[None]
     score = np.array([[0.5, 0.9, 0.1]], np.float32)
-    poses = Poses(joints, joints[..., 0], joints[..., 0], score)
+    poses = Poses(joints, *3 * [joints[..., 0]], score)
 
     def kept(side):
         area = np.full((1, 3), side**2, np.float32)

@@ -28,7 +28,7 @@ def step(variables, inputs):
     value = inputs.image[:, 0, 0, 0].astype(jnp.float32) + variables
     score = jnp.broadcast_to(value[:, None], (len(value), persons))
     joints = jnp.broadcast_to(score[:, :, None, None], (*score.shape, 3, 2))
-    return Poses(joints, joints[..., 0], joints[..., 0], score)
+    return Poses(joints, *3 * [joints[..., 0]], score)
 
 
 def test_every_image_comes_back_once_with_its_poses_and_padding_is_left_out(layout):
@@ -82,7 +82,7 @@ def test_crops_of_an_image_become_a_row_and_what_is_superfluous_loses_its_score(
         value = jnp.sqrt(jnp.abs(jnp.linalg.det(inputs.to_source[:, :, :2])))
         joints = jnp.broadcast_to(value[:, None, None, None], (len(value), 1, 3, 2))
         score = value[:, None] + variables
-        return Poses(joints, joints[..., 0], joints[..., 0], score)
+        return Poses(joints, *3 * [joints[..., 0]], score)
 
     def largest_alone(poses, area):
         """Keeps what was seen in the largest crop."""
@@ -117,7 +117,7 @@ def test_rows_of_several_crops_are_of_an_image_already(layout):
         value = inputs.to_source[:, :, 0, 0] + variables
         joints = jnp.broadcast_to(value[..., None, None], (*value.shape, 4, 2))
         score = jnp.where(inputs.to_source[:, :, 0, 0] > 0, value, -jnp.inf)
-        return Poses(joints, joints[..., 0], joints[..., 0], score)
+        return Poses(joints, *3 * [joints[..., 0]], score)
 
     plain = inference.predict_dataset(jax.jit(each), 0.5, [batch], layout)
     np.testing.assert_array_equal(plain.image_ids, ids[:7])
