@@ -48,13 +48,16 @@ def found_panel(
 ) -> Panel:
     """Panel of COCO results that score at least `min_score`, best on top.
 
-    Joints are solid where `visible` is at least a half, or where it is not given.
+    Joints are solid where `visible` is at least a half; where it is not given,
+    `labelled`; where neither is, all of them.
     """
     sure = [item for item in detections if item["score"] >= min_score]
     sure.sort(key=lambda item: -item["score"])
     count = skeleton.num_joints
     joints = np.asarray([i["keypoints"] for i in sure], float).reshape(-1, count, 3)
-    seen = np.asarray([i.get("visible", [1.0] * count) for i in sure], float)
+    plain = [1.0] * count
+    told = [item.get("visible", item.get("labelled", plain)) for item in sure]
+    seen = np.asarray(told, float)
     return Panel(image, joints[..., :2], visibility(seen.reshape(-1, count)), caption)
 
 

@@ -5,10 +5,12 @@
 reads the run that occjax.train left in DIR and writes
 
     OUT/poses.json         COCO result list; each item also has its file_name and, if
-                           the method predicts it, visible: the probability of each
-                           joint that it can be seen
-    OUT/drawings/*.png     joints predicted to be occluded are hollow; left side orange,
-                           right side blue, bones in a colour for each person
+                           the method predicts them, visible and labelled: of each
+                           joint the probability that it can be seen, and that
+                           annotators would label it
+    OUT/drawings/*.png     joints predicted to be occluded or unlabelled are hollow;
+                           left side orange, right side blue, bones in a colour for
+                           each person
 
 Coordinates are pixels of the picture as it stands upright, turned as the camera's
 orientation tag says. Files that are no readable image are counted and named at the end.

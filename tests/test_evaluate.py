@@ -394,3 +394,67 @@ def test_a_run_that_sees_whole_images_takes_no_boxes(tmp_path, monkeypatch):
     how = evaluate.How(boxes="boxes.json")
     with pytest.raises(UserError, match="--boxes: this run sees whole images"):
         evaluate.score_run(str(folder), None, Options(None, (1.0,)), None, how)
+
+
+@pytest.fixture(scope="module")
+def rescored(tmp_path_factory):
+    """A run of KS-net, and its poses scored by three scores in a folder."""
+    folder = tmp_path_factory.mktemp("ksnet")
+    run, _ = runs.save(folder / "run", config.load("configs/ksnet.py:smoke"))
+    ranks = Options(None, (1.0,), (), ("oaks", "heatmap", "oracle"))
+    evaluate.score_run(str(run), None, ranks, str(folder / "scored"))
+    return run, folder / "scored"
+
+
+def test_several_scores_stand_side_by_side_and_move_no_joint(rescored, tmp_path):
+    run, folder = rescored
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert list(metrics["scores"]) == ["oaks", "heatmap", "oracle"]
+    assert metrics["protocol"]["score"] == "oaks"
+    for key in ("AP", "AP50", "AP75", "AR"):
+        assert metrics["scores"]["oaks"][key] == pytest.approx(metrics[key], abs=1e-9)
+    recalls = [row["AR"] for row in metrics["scores"].values()]
+    assert max(recalls) - min(recalls) < 1e-9
+    assert "Scores side by side" in (folder / "report.html").read_text()
+
+    chosen = Options(None, (1.0,), (), ("heatmap",))
+    evaluate.score_run(str(run), None, chosen, str(tmp_path))
+    ours, theirs = (
+        json.loads((place / "detections.json").read_text())
+        for place in (folder, tmp_path)
+    )
+    joints = {tuple(np.reshape(x["keypoints"], (-1, 3))[:, :2].ravel()) for x in ours}
+    assert joints == {
+        tuple(np.reshape(x["keypoints"], (-1, 3))[:, :2].ravel()) for x in theirs
+    }
+    assert {x["score"] for x in ours}.isdisjoint(x["score"] for x in theirs)
+    assert all(len(x["labelled"]) == 17 for x in ours + theirs)
+
+
+def test_keys_of_several_scores_are_documented(rescored):
+    scores = json.loads((rescored[1] / "metrics.json").read_text())["scores"]
+    words = (ROOT / "docs/evaluation.md").read_text()
+    for key in [
+        *scores,
+        *scores["oaks"],
+        "scores",
+        "labels",
+        "accuracy",
+        "correlation",
+    ]:
+        assert re.search(rf"[`.,]{key}[`.,]", words), key
+
+
+def test_a_run_without_ks_net_has_its_own_score_and_the_oracles(workdir, tmp_path):
+    chosen = Options(None, (1.0,), (), ("heatmap", "oracle"))
+    evaluate.score_run(str(workdir), None, chosen, str(tmp_path))
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    oracle = metrics["occlusion"]["oracle"]["oracle"]
+    assert metrics["scores"]["oracle"]["AP"] == pytest.approx(oracle["AP"])
+    oaks = Options(None, (1.0,), (), ("oaks",))
+    with pytest.raises(UserError, match="--score=oaks: this run has no KS-net"):
+        evaluate.score_run(str(workdir), None, oaks, str(tmp_path))
+
+
+def test_scores_must_be_known():
+    refused(run("--workdir=runs/a", "--score=heatmap,best"), "--score=heatmap,best")

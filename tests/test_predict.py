@@ -87,6 +87,13 @@ def test_nothing_readable_and_unusable_output_are_told(workdir, pictures, tmp_pa
         (["--workdir=w", "--input=absent.png", "--output=out"], "absent.png"),
         (["--workdir=absent", "--input=README.md", "--output=out"], "absent"),
         (["--workdr=a"], "workdr"),
+        (
+            [
+                *("--workdir=w", "--input=README.md", "--output=out"),
+                "--score=heatmap,oaks",
+            ],
+            "--score: expected one",
+        ),
     ],
 )
 def test_mistakes_are_one_line(arguments, words, tmp_path):

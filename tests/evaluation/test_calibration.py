@@ -115,3 +115,88 @@ def test_area_under_the_curve_equals_a_count_of_pairs():
     predicted, true = rng.integers(0, 5, 60) / 5, rng.random(60) < 0.4
     pairs = [(a > b) + (a == b) / 2 for a in predicted[true] for b in predicted[~true]]
     assert calibration._auc(predicted, true) == pytest.approx(np.mean(pairs))
+
+
+def with_labels(truth, found, of):
+    """Detections that predict whether the joints they are made from have a label."""
+    gathered = figures.gathered((truth, found))
+    owner = matching.match(gathered, np.array([0.1])).person[0]
+    for row, index in enumerate(gathered.found.index):
+        person = truth["annotations"][owner[row]] if owner[row] >= 0 else None
+        flags = person["keypoints"][2::3] if person else [0] * 17
+        found[index]["labelled"] = [of(flag > 0) for flag in flags]
+    return figures.gathered((truth, found))
+
+
+def test_labels_that_are_known_are_calibrated_and_right():
+    truth, found = figures.apart(np.random.default_rng(0), images=10)
+    result = calibration.of_labels(with_labels(truth, found, float))
+    assert result["expected_calibration_error"] == 0
+    assert result["auc"] == result["accuracy"] == 1
+    assert set(result["by_joint"]) == set(COCO.joints)
+    assert set(result["by_joint"].values()) == {1.0}
+    assert result["count"] % 17 == 0  # joints without a label are judged too
+    wrong = calibration.of_labels(with_labels(truth, found, lambda has: float(not has)))
+    assert wrong["accuracy"] == 0
+    assert wrong["auc"] == 0
+
+
+def test_accuracy_of_labels_worked_by_hand():
+    joints = figures.body(np.random.default_rng(0), hidden=0.0)
+    joints[3:5, 2] = 0
+    told = np.full(17, 0.9)
+    told[[4, 6]] = 0.1, 0.4  # right about joint 4, wrong about 3 and 6
+    found = [figures.detection(1, joints, labelled=told.tolist())]
+    truth = figures.truth_of([figures.person(1, 1, joints)])
+    result = calibration.of_labels(figures.gathered((truth, found)))
+    assert result["accuracy"] == pytest.approx(15 / 17)
+    assert result["by_joint"][COCO.joints[3]] == 0
+    assert result["by_joint"][COCO.joints[4]] == 1
+    assert result["by_joint"][COCO.joints[6]] == 0
+
+
+def test_labels_that_nobody_predicts_are_no_figure():
+    scene = figures.crowded(np.random.default_rng(0))
+    assert calibration.of_labels(figures.gathered(scene, COCO)) is None
+
+
+def with_joint_scores(truth, found, of):
+    """The detections with joint scores made from the joints' similarity [D, J]."""
+    gathered = figures.gathered((truth, found))
+    owner = matching.match(gathered, np.array([0.1])).person[0]
+    own = owner[gathered.detection] == gathered.person
+    for row, values in zip(
+        gathered.detection[own], gathered.similarity[own], strict=True
+    ):
+        item = found[gathered.found.index[row]]
+        item["keypoints"][2::3] = of(values).tolist()
+    return figures.gathered((truth, found))
+
+
+def test_joint_scores_that_are_similarities_are_calibrated_and_correlated():
+    truth, found = figures.apart(np.random.default_rng(0), images=20)
+    result = calibration.of_joint_scores(with_joint_scores(truth, found, np.array))
+    assert result["expected_calibration_error"] < 1e-9
+    assert result["correlation"] == pytest.approx(1)
+    assert min(v for v in result["by_joint"].values() if v is not None) > 0.999
+    assert result["count"] > 100
+    against = calibration.of_joint_scores(
+        with_joint_scores(truth, found, lambda values: 1 - values)
+    )
+    assert against["correlation"] == pytest.approx(-1)
+
+
+def test_correlation_is_that_of_numpy_and_nothing_where_nothing_varies():
+    truth, found = figures.apart(np.random.default_rng(0), images=20)
+    rng = np.random.default_rng(1)
+    gathered = with_joint_scores(truth, found, lambda v: v + rng.normal(0, 1, v.shape))
+    owner = matching.match(gathered, np.array([0.1])).person[0]
+    own = owner[gathered.detection] == gathered.person
+    known = gathered.people.labelled[gathered.person[own]]
+    scores = gathered.found.joint_score[gathered.detection[own]]
+    expected = np.corrcoef(scores[known], gathered.similarity[own][known])[0, 1]
+    result = calibration.of_joint_scores(gathered)
+    assert result["correlation"] == pytest.approx(expected)
+    flat = with_joint_scores(truth, found, np.ones_like)
+    assert calibration.of_joint_scores(flat)["correlation"] is None
+    json.dumps(result)

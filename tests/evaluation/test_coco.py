@@ -170,15 +170,14 @@ def test_detections_leave_out_empty_rows_and_padding_images(source, rng):
         coco.detections(poses, [7, 8, -1, -1, 9], CROWDPOSE)
 
 
-def test_visibility_that_is_not_predicted_is_not_written(source, rng):
+def test_what_is_not_predicted_of_joints_is_not_written(source, rng):
     poses = perfect(source, rng)
     told = coco.detections(poses, [1, 2, 3, 4, 5], COCO)
-    assert all(item["visible"] == [1.0] * 17 for item in told)
-    untold = poses._replace(visible=np.full_like(poses.visible, np.nan))
-    found = coco.detections(untold, [1, 2, 3, 4, 5], COCO)
-    assert found == [
-        {key: value for key, value in item.items() if key != "visible"} for item in told
-    ]
+    for name in ("visible", "labelled"):
+        assert all(item[name] == [1.0] * 17 for item in told)
+        untold = poses._replace(**{name: np.full_like(poses.visible, np.nan)})
+        found = coco.detections(untold, [1, 2, 3, 4, 5], COCO)
+        assert found == [{k: v for k, v in item.items() if k != name} for item in told]
 
 
 def test_fingerprint_follows_the_labels_and_not_the_formatting(source):
