@@ -256,38 +256,23 @@ def score_run(
     """
     # Late, so that scoring a file needs no JAX.
     from occjax import scoring
-    from occjax.data import pipeline, sources
+    from occjax.data import sources
     from occjax.runtime import trained
 
     step, config = trained.last(workdir, chosen.flip, chosen.changes)
     split = split or str(config.data.eval_split)
     if how.boxes:
         _take_boxes(config, how.boxes)
-    data = config.data.to_dict()
-    source = sources.load(data, split)
-    protocol = report.chosen_protocol(dataset, data["dataset"], source.skeleton)
-    count = min(data["eval_images"] or len(source), len(source))
-
-    def by(score: str) -> report.Scored:
-        """The run's poses, ranked by a score; "" for what its config says."""
+    source = sources.load(config.data.to_dict(), split)
+    name = config.data.dataset
+    protocol = report.chosen_protocol(dataset, name, source.skeleton)
+    found = {}
+    for score in [x for x in chosen.scores if x != ranking.ORACLE][::-1] or [""]:
         if score:
             trained.rank_by(config, score)
         model = trained.load(workdir, step, config, source.skeleton)
-        batches = pipeline.test_batches(source, data, model.batch_size, chosen.scales)
-        poses, image_ids = model.predict(batches, count)
-        return scoring.score(
-            *(source, data, count, poses, image_ids.tolist()),
-            protocol=protocol,
-            backend=how.backend,
-            whole=True,
-            coco_analyze_compat=how.coco_analyze_compat,
-        )
-
-    scores = [score for score in chosen.scores if score != ranking.ORACLE] or [""]
-    found = {score: by(score) for score in scores}
-    scored = found[scores[0]]
-    if scores[0]:
-        trained.rank_by(config, scores[0])
+        found = {score: _score(model, source, chosen, how, protocol)} | found
+    scored = next(iter(found.values()))
     stamp = report.stamp_of_run(scored, config.to_dict(), split, step, chosen.scales)
     told = _ranked(found, chosen.scores) + _compare(scored, stamp, how)
     folder = output or workdir
@@ -296,6 +281,26 @@ def score_run(
         _write_page(folder, stamp, scored, scoring.pixels_of_source(source, scored))
         text += ", report.html"
     print(text + told)
+
+
+def _score(
+    model: Any, source: Any, chosen: options.Options, how: How, protocol: Any
+) -> report.Scored:
+    """The poses of a `trained.Trained` model on a source, scored."""
+    from occjax import scoring
+    from occjax.data import pipeline
+
+    data = model.config.data.to_dict()
+    count = min(data["eval_images"] or len(source), len(source))
+    batches = pipeline.test_batches(source, data, model.batch_size, chosen.scales)
+    poses, image_ids = model.predict(batches, count)
+    return scoring.score(
+        *(source, data, count, poses, image_ids.tolist()),
+        protocol=protocol,
+        backend=how.backend,
+        whole=True,
+        coco_analyze_compat=how.coco_analyze_compat,
+    )
 
 
 def _take_boxes(config: Any, boxes: str) -> None:

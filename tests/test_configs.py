@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import dekr, pinet, spm, study_parts
+from configs import common, dekr, ksnet, oahpe, pinet, spm, study_parts
 from occjax import skeletons
 from occjax.runtime import config as configs
 from occjax.runtime import step
@@ -24,6 +24,8 @@ SHIPPED = [
     "configs/dekr.py",
     *(f"configs/dekr.py:{variant}" for variant in ("crowdpose", "coco")),
     *(f"configs/dekr.py:{variant}_rescorer" for variant in ("crowdpose", "coco")),
+    "configs/oahpe.py",
+    "configs/oahpe.py:coco",
 ]
 SMOKE = sorted(
     path.stem
@@ -139,6 +141,26 @@ def test_dekr_shares_schedule_and_data_with_pinet(
     assert second.trainable == "^rescorer/"
 
 
+def test_oahpe_and_ks_net_carry_the_published_settings():
+    config = oahpe.get_config("coco")
+    epoch = common.COCO_PEOPLE // 32
+    assert (config.batch_size, config.steps) == (32, 160 * epoch)
+    assert config.optim.schedule.at == (120 * epoch, 150 * epoch)
+    assert config.data.size == (384, 288)
+    assert config.data.padding == (1.2, 1.3)
+    augment = config.data.augment
+    assert (augment.rotate, augment.scale, augment.flip) == (45.0, (0.65, 1.35), 0.5)
+    assert (augment.rotate_share, augment.spread) == (1.0, "uniform")
+    assert config.model.backbone.to_dict() == {"name": "cpn", "depth": 101}
+    assert dict(config.loss) == dict(coarse=0.5, heatmap=1.0, labelled=1 / 65025)
+    second = ksnet.get_config("coco")
+    epoch = common.COCO_PEOPLE // 256
+    assert (second.batch_size, second.steps) == (256, 60 * epoch)
+    assert second.optim.schedule.at == (30 * epoch, 50 * epoch)
+    assert config.optim.lr == second.optim.lr == 1e-3
+    assert second.model.net.backbone.to_dict() == {"name": "resnet", "depth": 18}
+
+
 def test_spm_differs_from_pinet_only_in_parts_refinement_and_fusion():
     ours, other = (
         dict(configs.leaves(module.get_config("ochuman").to_dict()))
@@ -148,7 +170,7 @@ def test_spm_differs_from_pinet_only_in_parts_refinement_and_fusion():
     assert changed == {"model.parts", "model.refine", "model.fuse", "loss.refine"}
 
 
-@pytest.mark.parametrize("module", [dekr, pinet, spm, study_parts])
+@pytest.mark.parametrize("module", [dekr, ksnet, oahpe, pinet, spm, study_parts])
 def test_an_unknown_variant_is_refused_with_the_known_ones(module):
     with pytest.raises(ValueError, match="there are"):
         module.get_config("ochumna")

@@ -6,8 +6,15 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from configs import study_couples, study_mimicry, study_occluders, study_parts
-from studies import couples, covered, mimicry, occluders, parts
+from configs import (
+    study_couples,
+    study_mimicry,
+    study_occluders,
+    study_parts,
+    study_scores,
+)
+from occjax import skeletons
+from studies import couples, covered, mimicry, occluders, parts, scores
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -108,6 +115,56 @@ def test_rows_of_oasnet_add_one_thing_each_and_see_as_many_views():
         assert len({rows[row].steps for row in mimicry.NAMES}) == 1
     with pytest.raises(ValueError, match="'lsp_best'"):
         study_mimicry.get_config("lsp_best")
+
+
+def test_networks_whose_scores_are_compared_see_the_same_crops():
+    for name in study_scores.SETS:
+        first, second = (
+            study_scores.get_config(f"{name}_{base}") for base in scores.BASES
+        )
+        for key in ("steps", "batch_size", "optim", "data"):
+            assert first[key] == second[key]
+        for base in scores.BASES:
+            config = study_scores.get_config(f"{name}_ksnet_{base}")
+            assert config.steps == study_scores.KS_STEPS[name]
+            assert config.trainable == "^quality/"
+    assert set(scores.TITLES) == set(study_scores.SETS)
+    with pytest.raises(ValueError, match="'lsp_best'"):
+        study_scores.get_config("lsp_best")
+
+
+def ranked(scale):
+    """Metrics of a run whose poses were ranked by several scores."""
+    bins = [dict(low=1, high=5, persons=3, AP75=scale)]
+    bins.append(dict(low=6, high=17, persons=9, AP75=scale / 2))
+    row = dict(AP=scale, AP75=scale, AR=0.5, joint_count=bins)
+    row["calibration"] = dict(expected_calibration_error=0.25)
+    told = dict.fromkeys(("accuracy", "auc", "correlation"), scale)
+    told |= dict(expected_calibration_error=0.125)
+    told["by_joint"] = dict.fromkeys(skeletons.COCO.joints, scale)
+    return {
+        "scores": dict.fromkeys(scores.SCORES, row),
+        "joint_peaks": told,
+        "occlusion": {
+            "calibration": {"labels": told, "joints": told},
+            "bins": {"joint_count": bins},
+        },
+    }
+
+
+def test_the_page_of_scores_has_every_seed_of_every_set(monkeypatch):
+    monkeypatch.setattr(scores, "_photographs", lambda: {"train": 59, "val": 93})
+    places = [f"{name}/{base}" for name in study_scores.SETS for base in scores.BASES]
+    places += [f"coco/{base}/detected" for base in scores.BASES]
+    with flagsaver.flagsaver(seeds=["4", "5"]):
+        page = scores.page({place: [ranked(0.5), ranked(0.75)] for place in places})
+    for words in ("OA-HPE, heatmaps", "HRNet, detected boxes, true OKS", "1-5 joints"):
+        assert words in page
+    assert page.count("62.5 (50.0-75.0)") > 10
+    assert page.count("| 5 | 75.0 |") == 3 * len(places)
+    assert "0.625 (0.500-0.750)" in page
+    assert "| left eye | 0.625 |" in page
+    assert "59 photographs of train2017" in page
 
 
 def test_pages_tell_occluded_and_visible_joints_apart():

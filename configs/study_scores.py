@@ -1,0 +1,51 @@
+"""OA-HPE, HRNet and KS-net on them: what `python -m studies.scores` trains.
+
+A variant is SET_SYSTEM. The sets are the built-in crowd whose hidden joints have no
+labels, crops of LSP Extended, and photographs of COCO, on which the crowd's networks
+are trained on. With each seed `oahpe` and `hrnet` come first, then a KS-net on each:
+`ksnet_oahpe`, and `ksnet_hrnet`, which takes the labels of `oahpe`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, hrnet, ksnet, oahpe, study_lsp
+
+SETS = ("crowd", "lsp", "coco")
+SYSTEMS = ("oahpe", "hrnet", "ksnet_oahpe", "ksnet_hrnet")
+CROWD = dict(common.CROWD, overlap=0.4, objects=(0, 2), label_hidden=False)
+SCENES = {"train": 12_000, "test": 1000}
+STEPS = {"crowd": 3000, "lsp": 3000, "coco": 400}
+KS_STEPS = {"crowd": 1200, "lsp": 1200, "coco": 400}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment of a set and a system.
+
+    Raises:
+        ValueError: there is no such variant.
+    """
+    variant = variant or "crowd_oahpe"
+    common.check(variant, tuple(f"{a}_{b}" for a in SETS for b in SYSTEMS))
+    name, system = variant.split("_", 1)
+    if system.startswith("ksnet"):
+        config = ksnet.laptop()
+        config.steps = KS_STEPS[name]
+    else:
+        config = oahpe.laptop() if system == "oahpe" else hrnet.laptop()
+        config.steps = STEPS[name]
+        if system == "hrnet":
+            fields = study_lsp.BASELINES["hrnet"]["backbone"]
+            config.model.backbone = ConfigDict(dict(fields))
+        del config.data["crowd"]
+        config.data.update(dict(dataset=_dataset(name), eval_images=0))
+        if name == "lsp":
+            config.data.padding = 1.0
+        if name == "coco":
+            config.data.eval_split = "val"
+            config.optim.lr = 5e-4
+    config.update(dict(eval_every=config.steps, checkpoint_every=config.steps))
+    return config
+
+
+def _dataset(name: str) -> str:
+    return {"crowd": "unlabelled", "lsp": "lsp_crops", "coco": "coco"}[name]
