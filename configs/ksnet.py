@@ -8,9 +8,10 @@ smoke       two steps of tiny models without training, in seconds: what tests ru
 coco        as published, after configs/oahpe.py:coco: ResNet-18, Adam 1e-3, drops by
             ten after epochs 30 and 50 of 60
 
-`base` is a run of any method that reads heatmaps of one person a crop (top_down,
-oasnet, oahpe). It stays as it is; its heatmaps are made anew in each step. Where it is
-not OA-HPE, `labels` names a run of OA-HPE, which tells which joints would be labelled.
+`base` is a run of any method that reads heatmaps of one person a crop: top_down,
+oasnet, opecnet without couples, oahpe. It stays as it is; its heatmaps are made anew in
+each step. Where it is not OA-HPE, `labels` names a run of OA-HPE, which tells which
+joints would be labelled.
 The new run holds all of these networks:
 
     python -m occjax.evaluate --workdir runs/ksnet --score heatmap,oaks,oracle

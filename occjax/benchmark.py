@@ -105,14 +105,15 @@ def everything() -> dict[str, Any]:
     if FLAGS.config is None:
         raise UserError("--config is missing; try --config configs/pinet.py.")
     cli.start_jax()
-    figures = {
-        "environment": cli.environment(),
-        "config": configs.as_json(FLAGS.config),
-    }
+    from occjax.runtime import staged
+
+    config = staged.resolve(FLAGS.config)
+    figures = {"environment": cli.environment(), "config": configs.as_json(config)}
     if FLAGS.against is None:
-        return figures | measure(FLAGS.config, FLAGS.repeats)
-    figures["against"] = configs.as_json(FLAGS.against)
-    figures["cost"] = cost(FLAGS.config, FLAGS.against, FLAGS.repeats)
+        return figures | measure(config, FLAGS.repeats)
+    against = staged.resolve(FLAGS.against)
+    figures["against"] = configs.as_json(against)
+    figures["cost"] = cost(config, against, FLAGS.repeats)
     return figures
 
 

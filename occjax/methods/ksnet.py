@@ -18,7 +18,7 @@ from flax.core import FrozenDict
 
 from occjax import methods
 from occjax.nn.ks_net import KSNet
-from occjax.ops import rescoring
+from occjax.ops import rescoring, sampling
 from occjax.skeletons import Skeleton
 from occjax.types import UNLABELLED, Array, Inputs, Labels, Poses
 
@@ -99,7 +99,8 @@ class Model(nn.Module):
             raise ValueError("scales: KS-net reads heatmaps of one scale alone.")
         found = jax.lax.stop_gradient(self.read(inputs, train=False))
         maps = getattr(found, "maps", None)
-        if maps is None or not hasattr(self.frozen("base")[0], "suppress"):
+        single = hasattr(self.frozen("base")[0], "suppress") and inputs.image.ndim == 4
+        if maps is None or not single:
             raise ValueError(
                 f"base.method: {self.base['method']} reads no heatmaps of one crop."
             )
@@ -111,8 +112,8 @@ class Model(nn.Module):
     def _joints(self, found: Any, inputs: Inputs) -> Array:
         """The base's joints [B, J, 2] in input pixels."""
         method, model = self.frozen("base")
-        same = jnp.broadcast_to(jnp.eye(2, 3), inputs.to_source.shape)
-        return method.decode(model, found, inputs._replace(to_source=same)).joints[:, 0]
+        joints = method.decode(model, found, inputs).joints[:, 0]
+        return sampling.affine(joints, sampling.inverse(inputs.to_source))
 
     def _labelled(self, found: Any, inputs: Inputs) -> Array:
         """[B, J] probability that each joint has a label."""

@@ -64,7 +64,7 @@ class Couples(NamedTuple):
 class Outputs(NamedTuple):
     """What base and graph give for B crops, or B * P with couples."""
 
-    heatmaps: Array  # [B, h, w, J] of the base network
+    maps: tuple[Array]  # the heatmaps [B, h, w, J] of the base network
     joints: Array  # [B, J, 2] source pixels, decoded from them or given
     joint_score: Array  # [B, J]
     corrected: Corrected  # of the limbs
@@ -179,7 +179,7 @@ class Model(nn.Module):
         learns = train and not fixed
         head = self.opec(base.features, heatmaps[..., self.limbs], pose, train=learns)
         corrected = Corrected(head.poses, to_frame)
-        found = Outputs(heatmaps, joints, score, corrected, head.start, to_source)
+        found = Outputs((heatmaps,), joints, score, corrected, head.start, to_source)
         return found, head.maps
 
     def _base(self, inputs: Inputs, *, train: bool, fixed: bool) -> heatmap_net.Maps:
@@ -303,10 +303,10 @@ def loss_terms(
         target = sampling.affine(truth.source, outputs.corrected.to_frame)
         terms["start"] = _l1(outputs.start, target, known)
     if not model.frozen_base:
-        size = outputs.heatmaps.shape[1:3]
+        size = outputs.maps[-1].shape[1:3]
         target, weight = joint_maps.targets_of_crops(labels, size, model.sigma, STRIDE)
         weight = jnp.broadcast_to(weight[:, None, None], target.shape)
-        terms["heatmap"] = losses.weighted_mse(outputs.heatmaps, target, weight)
+        terms["heatmap"] = losses.weighted_mse(outputs.maps[-1], target, weight)
     return terms
 
 

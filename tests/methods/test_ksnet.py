@@ -214,6 +214,29 @@ def test_a_setting_that_makes_no_sense_is_named(fields, message):
         build(**fields)
 
 
+@pytest.mark.parametrize(
+    "base",
+    [
+        {"method": "oasnet", "backbone": PYRAMID, "repair": {"read": 8, "inner": 4}},
+        {
+            **{"method": "opecnet", "backbone": {**PYRAMID, "all_levels": True}},
+            "head": {"widths": (8, 8), "features": 8},
+        },
+    ],
+    ids=lambda base: base["method"],
+)
+def test_any_method_with_heatmaps_of_crops_is_a_base(base):
+    model = build(base, labels=LABELS)
+    variables, (inputs, labels) = started(model), batch()
+    poses = ksnet.decode(model, run(model, variables), inputs)
+    assert np.all(np.isfinite(poses.score))
+    outputs = run(model, variables, train=True)
+    back = 2 * np.asarray(outputs.joints) + [5, -3]
+    np.testing.assert_allclose(back, poses.joints[:, 0], atol=1e-3)
+    terms = ksnet.loss_terms(model, outputs, labels)
+    assert np.all(np.isfinite(terms["similarity"][0]))
+
+
 def test_a_base_that_tells_no_labels_needs_one_that_does():
     with pytest.raises(ValueError, match="top_down does not tell .* give a run of OA"):
         run(build(HEATMAPS), started(build(HEATMAPS)))
