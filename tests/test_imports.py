@@ -20,7 +20,7 @@ TABLE = {
     "occjax/skeletons": (),
     "occjax/files": (),
     "occjax/ops": ("types", "skeletons"),
-    "occjax/nn": ("ops", "types"),
+    "occjax/nn": ("ops", "types", "skeletons"),
     "occjax/methods": ("nn", "ops", "types", "skeletons"),
     "occjax/data": HOST,
     "occjax/evaluation": HOST,

@@ -11,14 +11,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from flax.core import FrozenDict
 
 from occjax.nn import heatmap_net
+from occjax.nn.crop_model import CropModel
 from occjax.nn.heatmap_net import STRIDE, HeatmapNet
 from occjax.ops import crop_maps, heatmap, joint_maps, losses
-from occjax.ops.image import IMAGENET_MEAN, IMAGENET_STD, normalize
-from occjax.skeletons import Skeleton
 from occjax.types import UNLABELLED, VISIBLE, Array, Inputs, Labels, Poses
 
 PUBLISHED, PRETRAINED = heatmap_net.PUBLISHED, heatmap_net.PRETRAINED
@@ -37,45 +35,19 @@ class Outputs(NamedTuple):
     canvas: Array | None = None  # [B, 2, 3] their pixel -> source, with several scales
 
 
-class Model(nn.Module):
-    """A `HeatmapNet` with a `LabelHead`, and how it learns and is read."""
+class Model(CropModel):
+    """A `CropModel` with a `LabelHead`, by default as CPN's code has it."""
 
-    skeleton: Skeleton  # of the dataset
-    backbone: Mapping[str, Any]  # name of a file of occjax/nn, and its fields
-    deconv: tuple[int, ...] = ()  # channels of doublings after it; SimpleBaseline's
     labels: Mapping[str, Any] = FrozenDict()  # fields of `LabelHead`
-    mean: tuple[float, ...] = IMAGENET_MEAN  # RGB, of pixels in [0, 1]
-    std: tuple[float, ...] = IMAGENET_STD
     sigma: float = 1.7  # of the last stage's Gaussians, map pixels
     coarse_sigmas: tuple[float, ...] = CPN_SIGMAS  # of the stages before it
-    sharpness: float = 0.0  # of the loss "location"; 0 leaves it out
     hardest: int = 8  # joints of a person that the last stage learns, 0 for all
     decoder: str = "second"  # one of crop_maps.DECODERS
-    flip_test: bool = True  # average with the mirrored crop
-    shift_heatmap: bool = True  # its map moved right by a pixel, as HRNet has it
     confident: float = -1.0  # joints scored above it make the pose's score: all
-    nms: float = 0.9  # OKS from above which the lower of an image's poses goes
-    dtype: Any = jnp.float32  # computation of the network
 
-    def __post_init__(self) -> None:
-        """Checks the fields.
-
-        Raises:
-            ValueError: naming the field, what was expected and what was found.
-        """
-        crop_maps.check(self.decoder)
-        super().__post_init__()
-
-    def setup(self) -> None:
-        """Builds the network, whose parameters are those of this model."""
-        self.net = HeatmapNet(
-            self.skeleton.num_joints,
-            self.backbone,
-            self.deconv,
-            labels=self.labels,
-            dtype=self.dtype,
-        )
-        nn.share_scope(self, self.net)
+    def network(self, **fields: Any) -> HeatmapNet:
+        """The network with the visibility subnet."""
+        return super().network(labels=self.labels, **fields)
 
     def __call__(self, inputs: Inputs, *, train: bool) -> Outputs:
         """Reads the heatmaps and labels of crops [B, H, W, 3].
@@ -87,14 +59,8 @@ class Model(nn.Module):
             found = self.net(self.pixels(inputs.image), train=True)
             self._check_stages(len(found.heatmaps) - 1)
             return Outputs(found.heatmaps, found.labelled)
-        flip = self.skeleton.flip if self.flip_test else None
-        shift = self.shift_heatmap
-        read = heatmap_net.read(self.net, inputs, self.pixels, flip, shift=shift)
+        read = self.read(inputs)
         return Outputs(read.maps, read.labelled, read.canvas)
-
-    def pixels(self, image: Array) -> Array:
-        """The normalised crops [B, H, W, 3] that the network sees."""
-        return normalize(image, self.dtype, self.mean, self.std)
 
     def _check_stages(self, coarse: int) -> None:
         if len(self.coarse_sigmas) != coarse:

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from flax.core import FrozenDict
 
 from occjax.nn import heatmap_net
 from occjax.nn.critic import Critic
+from occjax.nn.crop_model import CropModel
 from occjax.nn.erase_reconstruct import Repaired
 from occjax.nn.heatmap_net import STRIDE, HeatmapNet
 from occjax.ops import (
@@ -27,8 +27,6 @@ from occjax.ops import (
     sampling,
     sinkhorn,
 )
-from occjax.ops.image import IMAGENET_MEAN, IMAGENET_STD, normalize
-from occjax.skeletons import Skeleton
 from occjax.types import Array, Inputs, Labels, Poses
 
 PUBLISHED, PRETRAINED = heatmap_net.PUBLISHED, heatmap_net.PRETRAINED
@@ -51,26 +49,14 @@ class Outputs(NamedTuple):
     critic: Mapping[str, Any] | None = None  # its parameters, in training
 
 
-class Model(nn.Module):
-    """Parameters are those of `HeatmapNet` and, for optimal transport, `critic`."""
+class Model(CropModel):
+    """A `CropModel` that is repaired; also `critic` for optimal transport."""
 
-    skeleton: Skeleton  # of the dataset
-    backbone: Mapping[str, Any]  # name of a file of occjax/nn, and its fields
     repair: Mapping[str, Any] = FrozenDict()  # fields of `EraseReconstruct`
     mimic: str = "transport"  # one of MIMICS
     transport: Mapping[str, Any] = FrozenDict()  # arguments of `sinkhorn.divergence`
     detach_clean: bool = False  # features of the clean view count as constant
     mask: str = "soft"  # of natural occlusion: "soft", "binary" or "none"
-    mean: tuple[float, ...] = IMAGENET_MEAN  # RGB, of pixels in [0, 1]
-    std: tuple[float, ...] = IMAGENET_STD
-    sigma: float = 2.0  # of the Gaussians, map pixels
-    sharpness: float = 0.0  # of the loss "location"; 0 leaves it out
-    decoder: str = "quarter"  # one of crop_maps.DECODERS
-    flip_test: bool = True  # average with the mirrored crop
-    shift_heatmap: bool = True  # its map moved right by a pixel, as published
-    confident: float = 0.2  # joints scored above it make the pose's score
-    nms: float = 0.9  # OKS from above which the lower of an image's poses goes
-    dtype: Any = jnp.float32  # computation of the network
 
     def __post_init__(self) -> None:
         """Checks the fields.
@@ -84,18 +70,15 @@ class Model(nn.Module):
                     f"{field}: expected one of {', '.join(known)}, "
                     f"got {getattr(self, field)!r}."
                 )
-        crop_maps.check(self.decoder)
         super().__post_init__()
+
+    def network(self, **fields: Any) -> HeatmapNet:
+        """The network with repaired features."""
+        return super().network(repair=self.repair, **fields)
 
     def setup(self) -> None:
         """Builds the network and, if it is wanted, the critic."""
-        self.net = HeatmapNet(
-            self.skeleton.num_joints,
-            self.backbone,
-            repair=self.repair,
-            dtype=self.dtype,
-        )
-        nn.share_scope(self, self.net)
+        super().setup()
         if self.mimic == "transport":
             self.critic = Critic(dtype=self.dtype)
 
@@ -107,14 +90,8 @@ class Model(nn.Module):
         """
         if train:
             return self._views(inputs)
-        flip = self.skeleton.flip if self.flip_test else None
-        shift = self.shift_heatmap
-        read = heatmap_net.read(self.net, inputs, self.pixels, flip, shift=shift)
-        return Outputs(read.maps, read.canvas, read.hidden)
-
-    def pixels(self, image: Array) -> Array:
-        """The normalised crops [B, H, W, 3] that the network sees."""
-        return normalize(image, self.dtype, self.mean, self.std)
+        found = self.read(inputs)
+        return Outputs(found.maps, found.canvas, found.hidden)
 
     def _views(self, inputs: Inputs) -> Outputs:
         """Both views as rows of one batch, a device having both of its crops."""
@@ -153,6 +130,7 @@ def loss_terms(
         sigma=model.sigma,
         stride=STRIDE,
         sharpness=model.sharpness,
+        hardest=model.hardest,
     )
     size = outputs.maps[-1].shape[1:3]
     hidden = joint_maps.occluded(views, size, model.sigma, STRIDE)

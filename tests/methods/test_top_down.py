@@ -41,7 +41,9 @@ def test_a_clean_heatmap_is_found_in_source_pixels(decoder):
     maps = jnp.asarray(np.tile(bell[None, :, :, None], (1, 1, 1, 17)))
     poses = top_down.decode(build(decoder=decoder), top_down.Outputs((maps,)), inputs())
     expected = np.tile([2 * 4 * 6 + 5, 2 * 4 * 9 - 3], (1, 1, 17, 1))
-    np.testing.assert_allclose(poses.joints, expected, atol=0.1)
+    # equal neighbours leave most rules in the middle; CPN's always moves by a quarter
+    within = 2 * 4 * 0.25 if decoder == "second" else 0.1
+    np.testing.assert_allclose(poses.joints, expected, atol=within + 1e-3)
     np.testing.assert_allclose(poses.score, 1.0, rtol=1e-6)
     assert np.all(np.isnan(poses.visible))
 
