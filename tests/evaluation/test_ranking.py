@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from occjax.evaluation import matching, oracle, plots, ranking
+from occjax.ops import rescoring
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +57,13 @@ def test_table_and_plot_have_every_score(found):
     picture = plots.ranking(found)
     for word in ("heatmap", "oracle", "everybody", "1-5 joints", "16-17 joints"):
         assert word in picture
+
+
+def test_oaks_of_true_labels_and_similarities_reaches_the_oracle(pairs):
+    labelled = pairs.people.labelled[pairs.person].astype(np.float32)
+    each = np.asarray(rescoring.oaks(labelled, pairs.similarity.astype(np.float32)))
+    score = np.zeros(len(pairs.found.score))
+    np.maximum.at(score, pairs.detection, each * pairs.people.counts[pairs.person])
+    np.testing.assert_allclose(score, pairs.best(), rtol=1e-4, atol=1e-6)
+    ours, best = (matching.score(pairs.with_scores(x)) for x in (score, pairs.best()))
+    assert ours == pytest.approx(best, abs=1e-6)
