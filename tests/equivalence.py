@@ -50,6 +50,7 @@ MODELS = (
     "DEKR (HRNet-W32)",
     "OPEC-Net",
     "CoupleGraph",
+    "DAG",
     "Sinkhorn",
     "torch operations",
     "COCO evaluation",

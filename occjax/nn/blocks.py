@@ -28,6 +28,7 @@ class BatchNorm(nn.Module):
     Parameters `scale` and `bias` [C]; `batch_stats` `mean` and `var` [C].
     """
 
+    start: float = 1.0  # of the scale
     dtype: Any = jnp.float32  # of the output
 
     @nn.compact
@@ -41,7 +42,7 @@ class BatchNorm(nn.Module):
                 The others are normalised all the same.
         """
         shape = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, shape)
+        scale = self.param("scale", nn.initializers.constant(self.start), shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         var = self.variable("batch_stats", "var", jnp.ones, shape)

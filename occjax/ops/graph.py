@@ -92,6 +92,32 @@ def neighbours_and_self(matrix: np.ndarray) -> np.ndarray:
     return by_row(matrix) * (1 - eye) + eye
 
 
+def by_row_and_column(matrix: np.ndarray) -> np.ndarray:
+    """The mean of D^-1 A and its transpose: [J, J]."""
+    return (by_row(matrix) + by_row(matrix).T) / 2
+
+
+def hop_adjacency(
+    bones: Bones, num_joints: int, count: int, norm: str = "symmetric"
+) -> np.ndarray:
+    """Normalised matrices of the joints 1 to `count` bones apart: [count, J, J].
+
+    Args:
+        bones: joint pairs.
+        num_joints: J.
+        count: of hops.
+        norm: "symmetric", as DAG's text has it, or "row_sym", as its code.
+
+    Raises:
+        ValueError: there is no such norm.
+    """
+    norms = {"symmetric": by_degree, "row_sym": by_row_and_column}
+    if norm not in norms:
+        raise ValueError(f"norm: expected one of {', '.join(norms)}, got {norm!r}.")
+    far = hops(bones, num_joints, count)[1:]
+    return np.stack([norms[norm](matrix) for matrix in far])
+
+
 def normalized_adjacency(bones: Bones, num_joints: int) -> np.ndarray:
     """D^(-1/2) (A + I) D^(-1/2) of the skeleton, D the row sums of A + I: [J, J]."""
     return by_degree(adjacency(bones, num_joints) + np.eye(num_joints))

@@ -1,0 +1,79 @@
+"""ADAM, DAG's discriminative attention (Xu et al., ICASSP 2024, section 2.2)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from occjax.nn.blocks import conv
+from occjax.nn.dense import torch_dense
+from occjax.types import Array
+
+
+class ChannelAttention(nn.Module):
+    """Channels weighed by what the centre of the crop holds (equation 1).
+
+    The centre of a person's crop is mostly the person's own: the channels that speak
+    there speak for the target. There is no sigmoid. The published code also multiplies
+    the centre by a random number, anew in each pass; that is left out.
+    """
+
+    dtype: Any = jnp.float32  # computation only
+
+    @nn.compact
+    def __call__(self, features: Array) -> Array:
+        """Maps features [B, h, w, C] to features of the same shape."""
+        height, width, channels = features.shape[1:]
+        centre = features[:, height // 2, width // 2]
+        weight = torch_dense(channels, centre, self.dtype, "weigh")
+        return features.astype(self.dtype) * weight[:, None, None]
+
+
+class SpatialAttention(nn.Module):
+    """Every pixel sees all others (equation 2): x + gamma V softmax(Q^T K)^T.
+
+    gamma starts at 0, so that nothing changes at first. There is no scaling by the
+    square root of the channels. The published code has it, multiplies gamma by 0.01,
+    and does not use it.
+    """
+
+    narrow: int = 8  # channels of queries and keys are a so-manieth of the features'
+    halve: bool = False  # attend at half the size; memory is quartic in it
+    dtype: Any = jnp.float32  # computation; the softmax is float32 or wider
+
+    @nn.compact
+    def __call__(self, features: Array) -> Array:
+        """Maps features [B, h, w, C] to features of the same shape."""
+        batch, height, width, channels = features.shape
+        x = features.astype(self.dtype)
+        if self.halve:
+            size = (batch, height // 2, width // 2, channels)
+            x = jax.image.resize(x, size, "bilinear")
+        few = max(4, channels // self.narrow)
+        query, key, value = (
+            self._map(x, count, name)
+            for count, name in ((few, "query"), (few, "key"), (channels, "value"))
+        )
+        wide = np.promote_types(self.dtype, np.float32)
+        alike = jnp.einsum("bic,bjc->bij", query.astype(wide), key.astype(wide))
+        share = jax.nn.softmax(alike, axis=-1).astype(self.dtype)
+        seen = jnp.einsum("bij,bjc->bic", share, value).reshape(x.shape)
+        if self.halve:
+            seen = jax.image.resize(seen, features.shape, "bilinear")
+        gamma = self.param("gamma", nn.initializers.zeros, (1,)).astype(self.dtype)
+        return features.astype(self.dtype) + gamma.reshape(1, 1, 1, 1) * seen
+
+    def _map(self, x: Array, features: int, name: str) -> Array:
+        """A 1 x 1 convolution: [B, h, w, C] to [B, h * w, features]."""
+        y = conv(features, 1, dtype=self.dtype, use_bias=True, name=name)(x)
+        return y.reshape(len(y), -1, features)
+
+
+# Names of DAG's code; see torch_names.py.
+CHANNEL_NAMES = ((r"atn", "weigh", "linear"),)
+SPATIAL_NAMES = (
+    ("gamma", "gamma", "keep"),
+    (r"(query|key|value)_conv", r"\1", "conv"),
+)

@@ -1,0 +1,99 @@
+"""DAG's attention: the published figures, cases by hand, what it starts as."""
+
+import json
+
+import equivalence
+import golden_nets as nets
+import golden_weights
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from occjax.nn import attention
+from occjax.runtime import weights
+
+
+def published(golden, part):
+    """Reference figures, and the weights of one part of DAG's attention."""
+    manifest = json.loads((golden / "graph_conv" / "manifest.json").read_text())
+    entries = manifest["dag_attention"]["entries"]
+    state = golden_weights.generate({"g": 1.0, "entries": entries})
+    own = {
+        name.removeprefix(part): value
+        for name, value in state.items()
+        if name.startswith(part)
+    }
+    return np.load(golden / "graph_conv" / "dag_attention.npz"), own
+
+
+def given(module, features, state, rows):
+    shapes = jax.eval_shape(module.init, jax.random.key(0), features)
+    return weights.convert(state, rows, shapes)
+
+
+@pytest.mark.parametrize(("dtype", "within"), [("float32", 1e-5), ("float64", 1e-6)])
+def test_channel_attention_equals_the_published_one(golden, dtype, within):
+    figures, state = published(golden, "channel_att.")
+    with jax.enable_x64(dtype == "float64"):
+        features = jnp.asarray(nets.nhwc(figures["features"]), dtype)
+        module = attention.ChannelAttention(jnp.dtype(dtype))
+        variables = given(module, features, state, attention.CHANNEL_NAMES)
+        got = module.apply(variables, features)
+    wanted = nets.nhwc(figures["channel_att"])
+    link = "forward: channel attention"
+    equivalence.check("DAG", link, got, wanted, within, "absolute")
+
+
+@pytest.mark.parametrize(("dtype", "within"), [("float32", 1e-5), ("float64", 1e-6)])
+def test_spatial_attention_equals_the_published_one(golden, dtype, within):
+    figures, state = published(golden, "spatial.")
+    state["gamma"] = state["gamma"] * np.float32(0.01)  # as the published code does
+    with jax.enable_x64(dtype == "float64"):
+        features = jnp.asarray(nets.nhwc(figures["features"]), dtype)
+        module = attention.SpatialAttention(dtype=jnp.dtype(dtype))
+        variables = given(module, features, state, attention.SPATIAL_NAMES)
+        got = module.apply(variables, features)
+    wanted = nets.nhwc(figures["spatial_gamma_rule"])
+    link = "forward: spatial attention"
+    equivalence.check("DAG", link, got, wanted, within, "absolute")
+
+
+def started(module, features):
+    init = nets.quick_jit(module.init)
+    return init(jax.random.key(0), features)
+
+
+def test_channels_are_weighed_by_the_centre_alone():
+    features = np.random.default_rng(0).standard_normal((2, 4, 6, 3)).astype(np.float32)
+    module = attention.ChannelAttention()
+    params = jax.tree.map(np.asarray, started(module, features)["params"]["weigh"])
+    got = module.apply({"params": {"weigh": params}}, features)
+    weight = features[:, 2, 3] @ params["kernel"] + params["bias"]
+    np.testing.assert_allclose(got, features * weight[:, None, None], rtol=1e-5)
+
+
+def test_spatial_attention_by_hand():
+    features = np.random.default_rng(0).standard_normal((1, 2, 2, 4)).astype(np.float32)
+    module = attention.SpatialAttention(narrow=1)
+    params = started(module, features)["params"]
+    params = jax.tree.map(lambda x: 100 * np.asarray(x), params)
+    params["gamma"] = np.ones(1, np.float32)
+    flat = features.reshape(4, 4)
+    q, k, v = (
+        flat @ params[name]["kernel"][0, 0] + params[name]["bias"]
+        for name in ("query", "key", "value")
+    )
+    share = np.exp(q @ k.T)
+    share /= share.sum(axis=1, keepdims=True)
+    wanted = flat + share @ v
+    got = module.apply({"params": params}, features)
+    np.testing.assert_allclose(got.reshape(4, 4), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("halve", [False, True])
+def test_spatial_attention_changes_nothing_at_first(halve):
+    features = np.random.default_rng(0).standard_normal((2, 4, 6, 8)).astype(np.float32)
+    module = attention.SpatialAttention(halve=halve)
+    variables = started(module, features)
+    np.testing.assert_array_equal(module.apply(variables, features), features)
