@@ -23,7 +23,6 @@ NAMES = {  # each after what it starts from
     "base": "base network",
     "opec": "+ OPEC-Net",
     "couple": "+ OPEC-Net + CoupleGraph",
-    "opec_long": "OPEC-Net, trained three times as long",
     "opec_sure": "OPEC-Net, sure limbs kept",
     "couple_sure": "CoupleGraph, sure limbs kept",
     "couple_apart": "CoupleGraph without edges between the two",
@@ -34,6 +33,7 @@ NAMES = {  # each after what it starts from
     "no_adaption": "OPEC-Net (d) no feature adaption",
     "no_fusion": "OPEC-Net (e) adaption without fusion",
     "longer": "base network, trained on with couples for as long as OPEC-Net",
+    "opec_long": "OPEC-Net, trained three times as long",
 }
 SURE = {"opec_sure": "opec", "couple_sure": "couple"}  # as the released code decides
 COLUMNS: dict[str, Callable[[dict], float]] = {
