@@ -28,8 +28,8 @@ class BatchNorm(nn.Module):
     Parameters `scale` and `bias` [C]; `batch_stats` `mean` and `var` [C].
     """
 
-    start: float = 1.0  # of the scale
     dtype: Any = jnp.float32  # of the output
+    start: float = 1.0  # of the scale
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool, mask: Array | None = None) -> Array:

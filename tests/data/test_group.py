@@ -90,6 +90,7 @@ def test_batches_have_the_promised_shapes_and_types(tmp_path):
         "area": ((4, 3), np.float32),
         "ignore": ((4, 3, 24, 16), bool),
         "head_size": ((4, 3), np.float32),
+        "oks_area": ((4, 3), np.float32),
     }
     assert batch.image_id.shape == (4,)
     assert next(train()).inputs.start_pose is None

@@ -35,6 +35,7 @@ def test_batches_have_the_promised_shapes_and_types():
         "area": ((4, 4), np.float32),
         "ignore": ((4, 16, 16), bool),
         "head_size": ((4, 4), np.float32),
+        "oks_area": ((4, 4), np.float32),
     }
     assert batch.image_id.dtype == np.int64
     assert set(batch.image_id) <= set(range(100, 120))

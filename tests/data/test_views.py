@@ -106,6 +106,7 @@ def test_person_batches_have_the_promised_shapes_and_types():
         "area": ((8, 3), np.float32),
         "ignore": ((8, 24, 16), bool),
         "head_size": ((8, 3), np.float32),
+        "oks_area": ((8, 3), np.float32),
         "clean_visibility": ((8, 3, 17), np.uint8),
     }
     assert not batch.labels.ignore.any()
