@@ -228,7 +228,7 @@ def test_testing_has_the_targets_of_each_image_in_their_order():
                     getattr(batch.inputs, name)[row, number],
                     getattr(one.inputs, name)[0],
                 )
-            for name in ("joints", "visibility", "area", "head_size"):
+            for name in ("joints", "visibility", "area", "head_size", "oks_area"):
                 np.testing.assert_array_equal(
                     getattr(batch.labels, name)[row, number],
                     getattr(one.labels, name)[0, 0],
