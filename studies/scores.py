@@ -27,7 +27,7 @@ from occjax.runtime import cli
 from studies import albums, command, crops, runs
 
 FLAGS = flags.FLAGS
-BASES = {"oahpe": "OA-HPE", "hrnet": "HRNet"}
+NAMES = {"oahpe": "OA-HPE", "hrnet": "HRNet"}
 SCORES = {"heatmap": "heatmaps", "oaks": "OAKS", "oracle": "true OKS"}
 SPLITS = {"train": "train2017", "val": "val2017"}  # of COCO's photographs
 DETECTIONS = "coco_images_mediapipe.detections.json"  # of a public network, with boxes
@@ -78,8 +78,8 @@ def main(argv: Sequence[str]) -> None:
     photographs(folder, datasets)
     found: dict[str, list[dict]] = {}
     for seed in FLAGS.seeds:  # whole comparisons first, should the study be stopped
-        for name in systems.SETS:
-            for base in BASES:
+        for name, bases in systems.BASES.items():
+            for base in bases:
                 run = train(name, base, int(seed))
                 place = f"{name}/{base}"
                 found.setdefault(place, []).append(ranked(run, run / "ranked"))
@@ -215,7 +215,7 @@ def ranks(found: Mapping[str, Sequence[dict]]) -> list[str]:
 def label(place: str) -> str:
     """A base, and whose boxes it saw, in words."""
     _, base, *boxes = place.split("/")
-    return BASES[base] + (", detected boxes" if boxes else "")
+    return NAMES[base] + (", detected boxes" if boxes else "")
 
 
 def predictions(found: Mapping[str, Sequence[dict]]) -> list[str]:

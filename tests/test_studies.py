@@ -118,17 +118,15 @@ def test_rows_of_oasnet_add_one_thing_each_and_see_as_many_views():
 
 
 def test_networks_whose_scores_are_compared_see_the_same_crops():
-    for name in study_scores.SETS:
-        first, second = (
-            study_scores.get_config(f"{name}_{base}") for base in scores.BASES
-        )
+    for name, bases in study_scores.BASES.items():
+        first, *others = (study_scores.get_config(f"{name}_{base}") for base in bases)
         for key in ("steps", "batch_size", "optim", "data"):
-            assert first[key] == second[key]
-        for base in scores.BASES:
+            assert all(first[key] == other[key] for other in others)
+        for base in bases:
             config = study_scores.get_config(f"{name}_ksnet_{base}")
             assert config.steps == study_scores.KS_STEPS[name]
             assert config.trainable == "^quality/"
-    assert set(scores.TITLES) == set(study_scores.SETS)
+    assert set(scores.TITLES) == set(study_scores.BASES)
     with pytest.raises(ValueError, match="'lsp_best'"):
         study_scores.get_config("lsp_best")
 
@@ -154,8 +152,9 @@ def ranked(scale):
 
 def test_the_page_of_scores_has_every_seed_of_every_set(monkeypatch):
     monkeypatch.setattr(scores, "_photographs", lambda: {"train": 59, "val": 93})
-    places = [f"{name}/{base}" for name in study_scores.SETS for base in scores.BASES]
-    places += [f"coco/{base}/detected" for base in scores.BASES]
+    bases = study_scores.BASES
+    places = [f"{name}/{base}" for name in bases for base in bases[name]]
+    places += [f"coco/{base}/detected" for base in bases["coco"]]
     with flagsaver.flagsaver(seeds=["4", "5"]):
         page = scores.page({place: [ranked(0.5), ranked(0.75)] for place in places})
     for words in ("OA-HPE, heatmaps", "HRNet, detected boxes, true OKS", "1-5 joints"):
