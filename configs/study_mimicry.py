@@ -18,7 +18,7 @@ from configs import common, oasnet, study_lsp
 
 SETS = ("crowd", "lsp")
 SCENES = {"train": 12_000, "test": 500}
-BASE_STEPS, STEPS = 2000, 800
+BASE_STEPS, STEPS = 1500, 400
 NOTHING = dict(told="nothing", erase=False, reconstruct=False)
 ROWS = {
     "base": dict(repair=NOTHING, mimic="none"),
