@@ -2,7 +2,8 @@
 
 A variant is crowd_ROW or lsp_ROW. With each seed `base` comes first, a plain network
 trained from scratch; all other rows go on from it for as long as each other, with as
-many views a step: 32 crops, or 16 in two views.
+many views a step: 32 crops, or 16 in two views. All also learn where joints are, or so
+short a training from scratch would end with empty maps.
 
 base            plain crops
 plain           the same, trained on
@@ -42,12 +43,11 @@ def get_config(variant: str = "") -> ConfigDict:
     variant = variant or "crowd_transport"
     common.check(variant, tuple(f"{name}_{row}" for name in SETS for row in ROWS))
     where, row = variant.split("_", 1)
-    config = oasnet.laptop()
+    config, crops = oasnet.laptop(), study_lsp.get_config("hrnet")
+    config.model.sharpness = crops.model.sharpness
+    config.loss.location = crops.loss.location
     if where == "lsp":
-        crops = study_lsp.get_config("hrnet")
         config.data = crops.data
-        config.model.sharpness = crops.model.sharpness
-        config.loss.location = crops.loss.location
     else:
         del config.data["crowd"]
         config.data.update(dict(dataset="ordinary", eval_images=0))
