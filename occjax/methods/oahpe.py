@@ -7,14 +7,14 @@ cannot be seen or guessed, so a pose need not be scored by it: see ksnet.py.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
-from occjax.nn import heatmap_net
-from occjax.nn.crop_model import CropModel
+from occjax.nn import crop_model, heatmap_net
+from occjax.nn.crop_model import CropModel, Reading
 from occjax.nn.heatmap_net import STRIDE, HeatmapNet
 from occjax.ops import crop_maps, heatmap, joint_maps, losses
 from occjax.types import UNLABELLED, VISIBLE, Array, Inputs, Labels, Poses
@@ -25,14 +25,6 @@ suppress = crop_maps.suppress
 # 0.3 ((kernel - 1) / 2 - 1) + 0.8. The coarsest level has the widest, as was intended;
 # the published training has them the other way round by mistake.
 CPN_SIGMAS = (3.8, 2.9, 2.3, 1.7)
-
-
-class Outputs(NamedTuple):
-    """Heatmaps and labels; in a test the mean of both orientations."""
-
-    maps: tuple[Array, ...]  # [B, h, w, J] of each stage of the network, last best
-    labelled: Array  # [B, J] logits of having a label
-    canvas: Array | None = None  # [B, 2, 3] their pixel -> source, with several scales
 
 
 class Model(CropModel):
@@ -49,18 +41,17 @@ class Model(CropModel):
         """The network with the visibility subnet."""
         return super().network(labels=self.labels, **fields)
 
-    def __call__(self, inputs: Inputs, *, train: bool) -> Outputs:
+    def __call__(self, inputs: Inputs, *, train: bool) -> Reading:
         """Reads the heatmaps and labels of crops [B, H, W, 3].
 
         Raises:
             ValueError: `coarse_sigmas` does not suit the network.
         """
-        if train:
-            found = self.net(self.pixels(inputs.image), train=True)
-            self._check_stages(len(found.heatmaps) - 1)
-            return Outputs(found.heatmaps, found.labelled)
-        read = self.read(inputs)
-        return Outputs(read.maps, read.labelled, read.canvas)
+        if not train:
+            return self.read(inputs)
+        found = self.learn(inputs.image)
+        self._check_stages(len(found.maps) - 1)
+        return found
 
     def _check_stages(self, coarse: int) -> None:
         if len(self.coarse_sigmas) != coarse:
@@ -71,9 +62,9 @@ class Model(CropModel):
 
 
 def loss_terms(
-    model: Model, outputs: Outputs, labels: Labels
+    model: Model, outputs: Reading, labels: Labels
 ) -> dict[str, tuple[Array, Array]]:
-    """The losses of `crop_maps` for the last stage, "coarse" and "labelled".
+    """The losses of `crop_model` for the last stage, "coarse" and "labelled".
 
     "coarse" is that of the stages before, their mean: the squared error of maps that
     show visible joints alone and are empty for all others. "labelled" is the
@@ -82,20 +73,13 @@ def loss_terms(
     peaks of 1, as here, "labelled" weighs 1 / 255^2, and "coarse" one half.
     """
     *coarse, refined = outputs.maps
-    terms = crop_maps.loss_terms(
-        (refined,),
-        labels,
-        sigma=model.sigma,
-        stride=STRIDE,
-        sharpness=model.sharpness,
-        hardest=model.hardest,
-    )
+    terms = crop_model.loss_terms(model, outputs._replace(maps=(refined,)), labels)
     if coarse:
         stages = zip(coarse, model.coarse_sigmas, strict=True)
         found = [_squares(maps, labels, sigma) for maps, sigma in stages]
         values, weights = crop_maps.added(found)
         terms["coarse"] = values / len(coarse), weights
-    size = refined.shape[1] * STRIDE, refined.shape[2] * STRIDE
+    size = refined.shape[1] * model.stride, refined.shape[2] * model.stride
     terms["labelled"] = losses.binary(outputs.labelled, has_label(labels, size))
     return terms
 
@@ -114,7 +98,8 @@ def has_label(labels: Labels, size: tuple[int, int]) -> Array:
     return (labels.visibility[:, 0] > UNLABELLED) & inside
 
 
-def decode(model: Model, outputs: Outputs, inputs: Inputs) -> Poses:
+def decode(model: Model, outputs: Reading, inputs: Inputs) -> Poses:
     """One pose a crop with the probability that each joint has a label."""
     poses = crop_maps.decode(model, outputs, inputs)
+    assert outputs.labelled is not None  # the network has a `LabelHead`
     return poses._replace(labelled=jax.nn.sigmoid(outputs.labelled)[:, None])

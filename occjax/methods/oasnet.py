@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
-from occjax.nn import heatmap_net
+from occjax.nn import crop_model, heatmap_net
 from occjax.nn.critic import Critic
-from occjax.nn.crop_model import CropModel
+from occjax.nn.crop_model import CropModel, Reading
 from occjax.nn.erase_reconstruct import Repaired
 from occjax.nn.heatmap_net import STRIDE, HeatmapNet
 from occjax.ops import (
@@ -42,11 +42,13 @@ class Outputs(NamedTuple):
     a clean twin, else 1.
     """
 
-    maps: tuple[Array, ...]  # [B * V, h, w, J] of each stage, last best
-    canvas: Array | None = None  # see heatmap_net.Reading
-    hidden: Array | None = None  # see heatmap_net.Reading
-    repaired: tuple[Repaired, ...] = ()  # of each repaired stage, in training
+    read: Reading  # of B crops, or B * V views
     critic: Mapping[str, Any] | None = None  # its parameters, in training
+
+    @property
+    def maps(self) -> tuple[Array, ...]:
+        """Heatmaps, as every method of crops has them."""
+        return self.read.maps
 
 
 class Model(CropModel):
@@ -90,8 +92,7 @@ class Model(CropModel):
         """
         if train:
             return self._views(inputs)
-        found = self.read(inputs)
-        return Outputs(found.maps, found.canvas, found.hidden)
+        return Outputs(self.read(inputs))
 
     def _views(self, inputs: Inputs) -> Outputs:
         """Both views as rows of one batch, a device having both of its crops."""
@@ -104,37 +105,31 @@ class Model(CropModel):
                 f"mimic: {self.mimic!r} needs clean twins of the images, which "
                 "`paste_patches` of config.occlusion gives; without them it is 'none'."
             )
-        found = self.net(self.pixels(image), train=True)
+        found = self.learn(image)
         critic = None
         if self.mimic == "transport":
             if self.is_initializing():
                 self.critic(found.repaired[-1].features)
             # Its features need a mask made of labels, so the loss applies it.
             critic = self.critic.variables["params"]
-        return Outputs(found.heatmaps, repaired=found.repaired, critic=critic)
+        return Outputs(found, critic)
 
 
 def loss_terms(
     model: Model, outputs: Outputs, labels: Labels
 ) -> dict[str, tuple[Array, Array]]:
-    """The losses of `crop_maps`, "occlusion" and "mimic", as far as they are wanted.
+    """The losses of `crop_model`, "occlusion" and "mimic", as far as they are wanted.
 
     Both views teach, each by its own occlusion. "occlusion" is the squared error of the
     map, or the cross-entropy of the classes (equation 1). The factors that are meant
     are 0.5 for squared errors, and for "mimic" 0.001, or 100 with "kl".
     """
-    views = _views_of(labels)
-    terms = crop_maps.loss_terms(
-        outputs.maps,
-        views,
-        sigma=model.sigma,
-        stride=STRIDE,
-        sharpness=model.sharpness,
-        hardest=model.hardest,
-    )
-    size = outputs.maps[-1].shape[1:3]
-    hidden = joint_maps.occluded(views, size, model.sigma, STRIDE)
-    told = [_occlusion(one, hidden, views) for one in outputs.repaired]
+    views, found = _views_of(labels), outputs.read
+    terms = crop_model.loss_terms(model, found, views)
+    size = found.repaired[-1].features.shape[1:3]
+    sigma = model.sigma * model.stride / STRIDE
+    hidden = joint_maps.occluded(views, size, sigma, STRIDE)
+    told = [_occlusion(one, hidden, views) for one in found.repaired]
     told = [term for term in told if term is not None]
     if told:
         terms["occlusion"] = crop_maps.added(told)
@@ -175,7 +170,7 @@ def _mimic(model: Model, outputs: Outputs, hidden: Array) -> tuple[Array, Array]
         outputs: of both views.
         hidden: [2 B, h, w] occlusion of the views.
     """
-    features = outputs.repaired[-1].features
+    features = outputs.read.repaired[-1].features
     features = features.reshape(-1, 2, *features.shape[1:])
     occluded, clean = features[:, 0], features[:, 1]
     if model.detach_clean:
@@ -205,10 +200,10 @@ def decode(model: Model, outputs: Outputs, inputs: Inputs) -> Poses:
     The map learns to be 1 at occluded joints and 0 at others, so that its mean is a
     probability; the paper makes no such use of it.
     """
-    poses = crop_maps.decode(model, outputs, inputs)
-    if outputs.hidden is None:
+    poses = crop_maps.decode(model, outputs.read, inputs)
+    if outputs.read.hidden is None:
         return poses
     to_map = sampling.inverse(inputs.to_source)
     points = sampling.affine(poses.joints[:, 0], to_map) / STRIDE
-    hidden = sampling.bilinear(outputs.hidden[..., None], points)[..., 0]
+    hidden = sampling.bilinear(outputs.read.hidden[..., None], points)[..., 0]
     return poses._replace(visible=1 - jnp.clip(hidden, 0, 1)[:, None])

@@ -6,45 +6,19 @@ and deconvolutions SimpleBaseline's (Xiao et al., ECCV 2018), with hourglasses N
 and test with the mirrored crop and a quarter offset.
 """
 
-from typing import NamedTuple
-
-from occjax.nn import heatmap_net
-from occjax.nn.crop_model import CropModel
-from occjax.nn.heatmap_net import STRIDE
+from occjax.nn import crop_model, heatmap_net
+from occjax.nn.crop_model import CropModel, Reading
 from occjax.ops import crop_maps
-from occjax.types import Array, Inputs, Labels
+from occjax.types import Inputs
 
 PUBLISHED, PRETRAINED = heatmap_net.PUBLISHED, heatmap_net.PRETRAINED
+loss_terms = crop_model.loss_terms
 decode, suppress = crop_maps.decode, crop_maps.suppress
-
-
-class Outputs(NamedTuple):
-    """Heatmaps; in a test the mean of both orientations, and of all scales."""
-
-    maps: tuple[Array, ...]  # [B, h, w, J] of each stage of the network, last best
-    canvas: Array | None = None  # [B, 2, 3] their pixel -> source, with several scales
 
 
 class Model(CropModel):
     """A `CropModel` of the plain network."""
 
-    def __call__(self, inputs: Inputs, *, train: bool) -> Outputs:
+    def __call__(self, inputs: Inputs, *, train: bool) -> Reading:
         """Reads the heatmaps of crops [B, H, W, 3]."""
-        if train:
-            return Outputs(self.net(self.pixels(inputs.image), train=True).heatmaps)
-        found = self.read(inputs)
-        return Outputs(found.maps, found.canvas)
-
-
-def loss_terms(
-    model: Model, outputs: Outputs, labels: Labels
-) -> dict[str, tuple[Array, Array]]:
-    """The losses of `crop_maps`, those of several stages added."""
-    return crop_maps.loss_terms(
-        outputs.maps,
-        labels,
-        sigma=model.sigma,
-        stride=STRIDE,
-        sharpness=model.sharpness,
-        hardest=model.hardest,
-    )
+        return self.learn(inputs.image) if train else self.read(inputs)

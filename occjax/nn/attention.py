@@ -1,6 +1,6 @@
 """ADAM, DAG's discriminative attention (Xu et al., ICASSP 2024, section 2.2)."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,10 @@ from flax import linen as nn
 
 from occjax.nn.blocks import conv
 from occjax.nn.dense import torch_dense
+from occjax.nn.heads import Heatmaps
 from occjax.types import Array
+
+EVERYBODY = ("before", "after", "none")
 
 
 class ChannelAttention(nn.Module):
@@ -69,6 +72,68 @@ class SpatialAttention(nn.Module):
         """A 1 x 1 convolution: [B, h, w, C] to [B, h * w, features]."""
         y = conv(features, 1, dtype=self.dtype, use_bias=True, name=name)(x)
         return y.reshape(len(y), -1, features)
+
+
+class Attended(NamedTuple):
+    """Features of the person of the crop, and maps of everybody in it."""
+
+    features: Array  # [B, h, w, C]
+    everybody: Array | None  # [B, h, w, J]
+
+
+class Discriminate(nn.Module):
+    """Tells the person of the crop from others (figure 2): both attentions, joined.
+
+    Heatmaps of everybody's joints, read from the features before the attention as in
+    the figure, or after that of the channels as in the code, make the features know of
+    all people; the attention then chooses. Without one of the attentions the features
+    stand in its place, as in the code, which has none of pixels.
+    """
+
+    joints: int
+    channel: bool = True  # attention of channels
+    spatial: bool = True  # attention of pixels
+    everybody: str = "before"  # one of EVERYBODY: where their maps are read
+    narrow: int = 8  # see `SpatialAttention`
+    halve: bool = False  # see `SpatialAttention`
+    dtype: Any = jnp.float32  # computation; heatmaps are float32 or wider
+
+    @nn.compact
+    def __call__(self, features: Array) -> Attended:
+        """Maps features [B, h, w, C] to those of the person.
+
+        Raises:
+            ValueError: there is no such place to read everybody's maps.
+        """
+        if self.everybody not in EVERYBODY:
+            raise ValueError(
+                f"everybody: expected one of {', '.join(EVERYBODY)}, "
+                f"got {self.everybody!r}."
+            )
+        weighed = seen = features
+        if self.channel:
+            weighed = ChannelAttention(self.dtype, name="channel")(features)
+        if self.spatial:
+            pixels = SpatialAttention(
+                self.narrow, self.halve, self.dtype, name="spatial"
+            )
+            seen = pixels(features)
+        maps = None
+        if self.everybody != "none":
+            wide = np.promote_types(self.dtype, np.float32)
+            head = Heatmaps(self.joints, dtype=wide, name="everybody_head")
+            maps = head(weighed if self.everybody == "after" else features)
+        both = jnp.concatenate((weighed, seen), axis=-1)
+        # HRNet's tiny start would hold back all that follows: no norm comes between
+        join = conv(
+            features.shape[-1],
+            1,
+            dtype=self.dtype,
+            use_bias=True,
+            kernel_init=nn.initializers.lecun_normal(),
+            name="join",
+        )
+        return Attended(join(both), maps)
 
 
 # Names of DAG's code; see torch_names.py.

@@ -1,27 +1,57 @@
 """What the models of top-down methods share: how crops are learnt from and read."""
 
+import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
 
-from occjax.nn import heatmap_net
-from occjax.ops import crop_maps
+from occjax.nn.erase_reconstruct import Repaired
+from occjax.nn.guided_refine import GuidedRefine
+from occjax.nn.heatmap_net import STRIDE, HeatmapNet
+from occjax.ops import (
+    crop_maps,
+    decoding,
+    flip_test,
+    joint_maps,
+    losses,
+    multi_scale,
+    sampling,
+)
 from occjax.ops.image import IMAGENET_MEAN, IMAGENET_STD, normalize
 from occjax.skeletons import Skeleton
-from occjax.types import Array, Inputs
+from occjax.types import Array, Inputs, Labels
+
+
+class Reading(NamedTuple):
+    """What the network gives for crops.
+
+    In a test all but `pose` are means of both orientations, `maps` of all scales too.
+    """
+
+    maps: tuple[Array, ...]  # [B, h, w, J] of each stage, last best
+    canvas: Array | None = None  # [B, 2, 3] pixel -> source, where scales were averaged
+    hidden: Array | None = None  # [B, h, w] where joints are occluded, in a test
+    labelled: Array | None = None  # [B, J] logits of having a label
+    pose: Array | None = None  # [B, J, 2] input pixels, the maps' moved by the graph
+    everybody: Array | None = None  # [B, h, w, J] everybody's heatmaps, in training
+    repaired: tuple[Repaired, ...] = ()  # of each repaired stage, in training
 
 
 class CropModel(nn.Module):
     """A `HeatmapNet` of a method, and how it learns and is read.
 
-    A method's model builds the network in `network`; its parameters are the model's.
+    A method's model builds the network in `network`; its parameters are the model's,
+    besides `refiner` (a `GuidedRefine`).
     """
 
     skeleton: Skeleton  # of the dataset
     backbone: Mapping[str, Any]  # name of a file of occjax/nn, and its fields
     deconv: tuple[int, ...] = ()  # channels of doublings after it; SimpleBaseline's
+    attend: Mapping[str, Any] | None = None  # fields of `Discriminate`; DAG's
+    refine: Mapping[str, Any] | None = None  # fields of `GuidedRefine`; DAG's
+    double: bool = False  # maps of stride 2 instead of 4; DAG's
     mean: tuple[float, ...] = IMAGENET_MEAN  # RGB, of pixels in [0, 1]
     std: tuple[float, ...] = IMAGENET_STD
     sigma: float = 2.0  # of the Gaussians, map pixels
@@ -45,24 +75,142 @@ class CropModel(nn.Module):
             raise ValueError(f"sigma: expected more than 0, got {self.sigma}.")
         super().__post_init__()
 
-    def network(self, **fields: Any) -> heatmap_net.HeatmapNet:
+    @property
+    def stride(self) -> int:
+        """Input pixels per map pixel."""
+        return STRIDE // 2 if self.double else STRIDE
+
+    def network(self, **fields: Any) -> HeatmapNet:
         """The network of these fields and of those that a method adds."""
-        joints = self.skeleton.num_joints
-        return heatmap_net.HeatmapNet(
-            joints, self.backbone, self.deconv, dtype=self.dtype, **fields
+        return HeatmapNet(
+            self.skeleton.num_joints,
+            self.backbone,
+            self.deconv,
+            attend=self.attend,
+            double=self.double,
+            dtype=self.dtype,
+            **fields,
         )
 
     def setup(self) -> None:
         """Builds the network, whose parameters are those of this model."""
         self.net = self.network()
         nn.share_scope(self, self.net)
+        if self.refine is not None:
+            self.refiner = GuidedRefine(self.skeleton, **self.refine, dtype=self.dtype)
 
     def pixels(self, image: Array) -> Array:
         """The normalised crops [B, H, W, 3] that the network sees."""
         return normalize(image, self.dtype, self.mean, self.std)
 
-    def read(self, inputs: Inputs) -> heatmap_net.Reading:
-        """What the network gives for crops in a test."""
-        flip = self.skeleton.flip if self.flip_test else None
-        shift = self.shift_heatmap
-        return heatmap_net.read(self.net, inputs, self.pixels, flip, shift=shift)
+    def learn(self, image: Array) -> Reading:
+        """What the network gives for crops [B, H, W, 3] in training.
+
+        The pose that the graph moves is that of the highest pixels.
+        """
+        found = self.net(self.pixels(image), train=True)
+        reading = Reading(
+            found.heatmaps,
+            labelled=found.labelled,
+            everybody=found.everybody,
+            repaired=found.repaired,
+        )
+        if self.refine is None:
+            return reading
+        start, _ = decoding.highest_pixel(found.heatmaps[-1])
+        features = found.features[-1]
+        pose = self._moved(features, self.stride * start, train=True)
+        return reading._replace(pose=pose)
+
+    def read(self, inputs: Inputs) -> Reading:
+        """What the network gives for crops in a test, with all the scales they have.
+
+        The graph sees the features of the upright crop at scale 1.
+        """
+        found, features = self._test(inputs.image)
+        if inputs.scaled:
+            others = (self._test(image)[0].maps[-1] for image in inputs.scaled)
+            every = [found.maps[-1], *others]
+            maps, canvas = multi_scale.of_crops(every, inputs, self.stride)
+            found = found._replace(maps=maps, canvas=canvas)
+        if self.refine is None:
+            return found
+        start, _ = crop_maps.joints(self, found, inputs)
+        start = sampling.affine(start, sampling.inverse(inputs.to_source))
+        return found._replace(pose=self._moved(features, start, train=False))
+
+    def _test(self, image: Array) -> tuple[Reading, Array]:
+        """One scale, and the features [B, h, w, C] of the upright crops."""
+        image = self.pixels(image)
+        if self.flip_test:
+            both = flip_test.orientations(image, 1)
+            image = both.reshape(-1, *both.shape[2:])
+        found = self.net(image, train=False)
+        maps, hidden, labelled = found.heatmaps, None, found.labelled
+        features = found.features[-1]
+        if found.repaired and found.repaired[-1].map is not None:
+            hidden = found.repaired[-1].map[..., None]
+        if self.flip_test:
+            flip, shift = self.skeleton.flip, self.shift_heatmap
+            mean = functools.partial(flip_test.average_rows, shift=shift)
+            maps = tuple(mean(one, flip) for one in maps)
+            hidden = None if hidden is None else mean(hidden, (0,))
+            if labelled is not None:
+                labelled = flip_test.average_vectors(labelled, flip)
+            features = features[::2]
+        hidden = None if hidden is None else hidden[..., 0]
+        return Reading(maps, hidden=hidden, labelled=labelled), features
+
+    def _moved(self, features: Array, joints: Array, *, train: bool) -> Array:
+        """Joints [B, J, 2] of crops moved by the graph, in input pixels.
+
+        Its frame is the crop; features of stride 4 lie at multiples of 4.
+        """
+        low, high = (0, 0), features.shape[2:0:-1]
+        moved = self.refiner(features, joints[:, None] / STRIDE, low, high, train=train)
+        return STRIDE * moved[:, 0]
+
+
+def loss_terms(
+    model: CropModel, outputs: Reading, labels: Labels
+) -> dict[str, tuple[Array, Array]]:
+    """The losses of `crop_maps`, and "everybody" and "pose" if the model has them.
+
+    "everybody" is the squared error of everybody's heatmaps, "pose" the absolute error
+    of the moved joints in a frame where the crop runs from -1 to 1 (DAG, equation 4).
+
+    Raises:
+        ValueError: the labels leave out all people but the crop's own, whom the maps
+            of everybody need.
+    """
+    terms = crop_maps.loss_terms(
+        outputs.maps,
+        labels,
+        sigma=model.sigma,
+        stride=model.stride,
+        sharpness=model.sharpness,
+        hardest=model.hardest,
+    )
+    size = outputs.maps[-1].shape[1:3]
+    if outputs.everybody is not None:
+        if labels.joints.shape[1] == 1:
+            raise ValueError("attend.everybody: it needs a data.max_persons above 1.")
+        target, weight = joint_maps.everybody(labels, size, model.sigma, model.stride)
+        spread = jnp.broadcast_to(weight[:, None, None], target.shape)
+        terms["everybody"] = losses.weighted_mse(outputs.everybody, target, spread)
+    if outputs.pose is not None:
+        terms["pose"] = _pose(outputs.pose, labels, size, model)
+    return terms
+
+
+def _pose(
+    pose: Array, labels: Labels, size: tuple[int, int], model: CropModel
+) -> tuple[Array, Array]:
+    """Absolute error of joints [B, J, 2]; those without a heatmap count as 0."""
+    _, weight = joint_maps.targets_of_crops(labels, size, model.sigma, model.stride)
+    reach = model.stride * jnp.asarray(size[::-1], pose.dtype).reshape(1, 1, 2)
+    truth = labels.joints[:, 0].astype(pose.dtype)
+    known = jnp.broadcast_to((weight > 0)[..., None], pose.shape)
+    error = jnp.where(known, jnp.abs(pose - jnp.where(known, truth, pose)), 0)
+    values = jnp.mean(error * 2 / reach, axis=-1)
+    return values, jnp.ones_like(values)

@@ -1,58 +1,71 @@
 """From a crop to heatmaps: the network that all top-down methods start from."""
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from occjax.nn import backbone as build_backbone
 from occjax.nn import check_stride, cpn, fastpose, heads, hourglass, hrnet, resnet
+from occjax.nn.attention import Discriminate
 from occjax.nn.erase_reconstruct import EraseReconstruct, Repaired
 from occjax.nn.label_head import LabelHead
 from occjax.nn.torch_names import prefixed
-from occjax.ops import flip_test, multi_scale
-from occjax.types import Array, Inputs
+from occjax.types import Array
 
-STRIDE = 4  # input pixels per map pixel
+STRIDE = 4  # input pixels per pixel of the finest features
 
 
 class Maps(NamedTuple):
     """Heatmaps, and what they were made of."""
 
-    heatmaps: tuple[Array, ...]  # [B, H / 4, W / 4, J] of each stage, last best
+    heatmaps: tuple[Array, ...]  # [B, h, w, J] of each stage, last best
     features: tuple[Array, ...]  # [B, h, w, C] on the way up, finest last
     deepest: Array  # [B, h, w, C] the coarsest that there is, at most features[0]
     repaired: tuple[Repaired, ...] = ()  # the last stage's last
     labelled: Array | None = None  # [B, J] logits of having a label
+    everybody: Array | None = None  # [B, h, w, J] heatmaps of everybody in the crop
 
 
 class HeatmapNet(nn.Module):
     """A backbone with a linear map for each joint, or one that has heads of its own.
 
-    Parameters: `trunk` (the backbone), `upsample` (with `deconv`), `repair`, `head` and
-    `label_head`.
+    Parameters: `trunk` (the backbone), `upsample` (with `deconv`), `repair`, `attend`,
+    `head` and `label_head`.
     The features that the head reads have stride 4. A backbone with heads of its own
-    repairs its features itself.
+    repairs its features itself and has neither attention nor doubled maps.
     """
 
     joints: int
     backbone: Mapping[str, Any]  # name of a file of occjax/nn, and its fields
     deconv: tuple[int, ...] = ()  # channels of doublings after it; SimpleBaseline's
     repair: Mapping[str, Any] | None = None  # fields of `EraseReconstruct`; OASNet's
+    attend: Mapping[str, Any] | None = None  # fields of `Discriminate`; DAG's
     labels: Mapping[str, Any] | None = None  # fields of `LabelHead`; OA-HPE's
+    double: bool = False  # maps of stride 2 instead of 4; DAG's
     dtype: Any = jnp.float32  # computation; heatmaps are float32 or wider
 
     def setup(self) -> None:
-        """Builds the backbone, and heads where it has none."""
+        """Builds the backbone, and heads where it has none.
+
+        Raises:
+            ValueError: a field does not suit a backbone with heads of its own.
+        """
         if self.labels is not None:
             self.tell = LabelHead(
                 self.joints, **self.labels, dtype=self.dtype, name="label_head"
             )
         build = _WITH_HEADS.get(self.backbone["name"])
         if build is not None:
+            for field in ("attend", "double"):
+                if getattr(self, field) not in (None, False):
+                    raise ValueError(
+                        f"{field}: {self.backbone['name']} has heads of its own, "
+                        "which it does not reach."
+                    )
             fields = {k: v for k, v in self.backbone.items() if k != "name"}
             if self.repair is not None:
                 fields["repair"] = self.repair
@@ -64,6 +77,10 @@ class HeatmapNet(nn.Module):
         if self.repair is not None:
             self.mend = EraseReconstruct(
                 self.joints, **self.repair, dtype=self.dtype, name="repair"
+            )
+        if self.attend is not None:
+            self.attention = Discriminate(
+                self.joints, **self.attend, dtype=self.dtype, name="attend"
             )
         wide = np.promote_types(self.dtype, np.float32)
         self.head = heads.Heatmaps(self.joints, dtype=wide)
@@ -97,64 +114,27 @@ class HeatmapNet(nn.Module):
         if self.deconv:
             features = tuple(self.upsample(found, train=train))
         check_stride(features[-1], image, STRIDE)
-        if self.repair is None:
-            return Maps((self.head(features[-1]),), features, deepest)
-        repaired = self.mend(features[-1], train=train)
-        return Maps((self.head(repaired.features),), features, deepest, (repaired,))
+        finest, repaired, everybody = features[-1], (), None
+        if self.repair is not None:
+            repaired = (self.mend(finest, train=train),)
+            finest = repaired[0].features
+        if self.attend is not None:
+            finest, everybody = self.attention(finest)
+            everybody = None if everybody is None else self._sized(everybody)
+        maps = (self._sized(self.head(finest)),)
+        features = (*features[:-1], finest)
+        return Maps(maps, features, deepest, repaired, everybody=everybody)
 
+    def _sized(self, maps: Array) -> Array:
+        """Maps [B, h, w, J] as large as wanted.
 
-class Reading(NamedTuple):
-    """Heatmaps of a test."""
-
-    maps: tuple[Array, ...]  # [B, h, w, J] of each stage, last best
-    canvas: Array | None = None  # [B, 2, 3] pixel -> source, where scales were averaged
-    hidden: Array | None = None  # [B, h, w] where joints are occluded, at scale 1
-    labelled: Array | None = None  # [B, J] logits of having a label, at scale 1
-
-
-def read(
-    net: HeatmapNet,
-    inputs: Inputs,
-    normalise: Callable[[Array], Array],
-    flip: Sequence[int] | None,
-    *,
-    shift: bool = False,
-) -> Reading:
-    """Reads crops for a test, and averages over the scales that the inputs have.
-
-    Args:
-        net: bound.
-        inputs: of crops.
-        normalise: of images [B, H, W, 3].
-        flip: order of the joints after mirroring, to average with the mirrored crop;
-            None for the crop alone.
-        shift: see `flip_test.average`.
-    """
-
-    def test(image: Array) -> Reading:
-        image = normalise(image)
-        if flip is not None:
-            both = flip_test.orientations(image, 1)
-            image = both.reshape(-1, *both.shape[2:])
-        found = net(image, train=False)
-        maps, hidden, labelled = found.heatmaps, None, found.labelled
-        if found.repaired and found.repaired[-1].map is not None:
-            hidden = found.repaired[-1].map[..., None]
-        if flip is not None:
-            mean = functools.partial(flip_test.average_rows, shift=shift)
-            maps = tuple(mean(one, flip) for one in maps)
-            hidden = None if hidden is None else mean(hidden, (0,))
-            if labelled is not None:
-                labelled = flip_test.average_vectors(labelled, flip)
-        hidden = None if hidden is None else hidden[..., 0]
-        return Reading(maps, hidden=hidden, labelled=labelled)
-
-    first = test(inputs.image)
-    if not inputs.scaled:
-        return first
-    every = [first.maps[-1], *(test(image).maps[-1] for image in inputs.scaled)]
-    maps, canvas = multi_scale.of_crops(every, inputs, STRIDE)
-    return Reading(maps, canvas, first.hidden, first.labelled)
+        A linear map of enlarged features, as in DAG's code, is the enlarged map.
+        """
+        if not self.double:
+            return maps
+        batch, height, width, joints = maps.shape
+        size = (batch, 2 * height, 2 * width, joints)
+        return jax.image.resize(maps, size, "bilinear")
 
 
 _WITH_HEADS = {

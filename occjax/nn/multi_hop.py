@@ -87,10 +87,20 @@ class MultiHopLayer(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, hops: Array, *, train: bool) -> Array:
-        """Maps joint features [B, J, C] to [B, J, features]; as `MultiHopConv`."""
+    def __call__(
+        self, x: Array, hops: Array, *, train: bool, mask: Array | None = None
+    ) -> Array:
+        """Maps joint features [B, J, C] to [B, J, features]; as `MultiHopConv`.
+
+        Args:
+            x: [B, J, C].
+            hops: [K, J, J].
+            train: normalise by this batch.
+            mask: [B] bool, the poses that enter its statistics.
+        """
         x = MultiHopConv(self.features, self.mix, self.dtype, name="conv")(x, hops)
-        return nn.relu(BatchNorm(dtype=self.dtype, name="bn")(x, train=train))
+        norm = BatchNorm(dtype=self.dtype, name="bn")
+        return nn.relu(norm(x, train=train, mask=_rows(mask)))
 
 
 class MultiHopBlock(nn.Module):
@@ -100,14 +110,17 @@ class MultiHopBlock(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, hops: Array, *, train: bool) -> Array:
-        """Maps joint features [B, J, C] to [B, J, C]; as `MultiHopConv`."""
+    def __call__(
+        self, x: Array, hops: Array, *, train: bool, mask: Array | None = None
+    ) -> Array:
+        """Maps joint features [B, J, C] to [B, J, C]; as `MultiHopLayer`."""
         y = x.astype(self.dtype)
         for name in ("layer1", "layer2"):
             layer = MultiHopLayer(x.shape[-1], self.mix, self.dtype, name=name)
-            y = layer(y, hops, train=train)
+            y = layer(y, hops, train=train, mask=mask)
         y = x.astype(self.dtype) + y
-        return nn.relu(BatchNorm(dtype=self.dtype, name="bn")(y, train=train))
+        norm = BatchNorm(dtype=self.dtype, name="bn")
+        return nn.relu(norm(y, train=train, mask=_rows(mask)))
 
 
 class NonLocal(nn.Module):
@@ -119,8 +132,8 @@ class NonLocal(nn.Module):
     dtype: Any = jnp.float32  # computation; the softmax is float32 or wider
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Array:
-        """Maps joint features [B, J, C] to [B, J, C]."""
+    def __call__(self, x: Array, *, train: bool, mask: Array | None = None) -> Array:
+        """Maps joint features [B, J, C] to [B, J, C]; `mask` as of `MultiHopLayer`."""
         channels, x = x.shape[-1], x.astype(self.dtype)
         value, first, second = (
             self._map(x, channels // 2, name) for name in ("value", "first", "second")
@@ -130,7 +143,8 @@ class NonLocal(nn.Module):
         share = jax.nn.softmax(alike, axis=-1).astype(self.dtype)
         y = jnp.einsum("bij,bjc->bic", share, value)
         norm = BatchNorm(start=0.0, dtype=self.dtype, name="bn")
-        return x + norm(self._map(y, channels, "back"), train=train)
+        back = self._map(y, channels, "back")
+        return x + norm(back, train=train, mask=_rows(mask))
 
     def _map(self, x: Array, features: int, name: str) -> Array:
         """A 1 x 1 convolution: [B, J, C] to [B, J, features]."""
@@ -152,25 +166,38 @@ class FeatureGuidedGCN(nn.Module):
 
     @nn.compact
     def __call__(
-        self, pose: Array, features: Array, hops: Array, *, train: bool
+        self,
+        pose: Array,
+        features: Array,
+        hops: Array,
+        *,
+        train: bool,
+        mask: Array | None = None,
     ) -> Array:
-        """Offsets [B, J, 2] to add to poses.
+        """Offsets [B, J, 2] to add to poses, float32 or wider.
 
         Args:
             pose: [B, J, 2] in a frame of about -1 to 1.
             features: [B, J, F] of the image at the joints.
             hops: as of `MultiHopConv`.
             train: normalise by this batch.
+            mask: [B] bool, the poses that enter its statistics.
         """
         how = {"mix": self.mix, "dtype": self.dtype}
-        x = MultiHopLayer(self.hidden, **how, name="input")(pose, hops, train=train)
+        norm: dict[str, Any] = {"train": train, "mask": mask}
+        x = MultiHopLayer(self.hidden, **how, name="input")(pose, hops, **norm)
         for i in range(self.blocks):
-            x = MultiHopBlock(**how, name=f"block{i}")(x, hops, train=train)
+            x = MultiHopBlock(**how, name=f"block{i}")(x, hops, **norm)
         x = jnp.concatenate((features.astype(self.dtype), x), axis=-1)
-        x = MultiHopBlock(**how, name="guided")(x, hops, train=train)
-        x = NonLocal(self.dtype, name="non_local")(x, train=train)
+        x = MultiHopBlock(**how, name="guided")(x, hops, **norm)
+        x = NonLocal(self.dtype, name="non_local")(x, **norm)
         wide = np.promote_types(self.dtype, np.float32)
         return MultiHopConv(2, self.mix, wide, name="output")(x, hops)
+
+
+def _rows(mask: Array | None) -> Array | None:
+    """A mask of poses [B] as one of their joints, [B, 1]."""
+    return None if mask is None else mask[:, None]
 
 
 # Names of DAG's code; see torch_names.py.

@@ -6,7 +6,14 @@ from typing import Protocol
 
 import jax.numpy as jnp
 
-from occjax.ops import decoding, joint_maps, losses, rescoring, suppression
+from occjax.ops import (
+    decoding,
+    joint_maps,
+    losses,
+    rescoring,
+    sampling,
+    suppression,
+)
 from occjax.ops.poses import located
 from occjax.skeletons import Skeleton
 from occjax.types import Array, Inputs, Labels, Poses
@@ -39,6 +46,11 @@ class Maps(Protocol):
     @property
     def canvas(self) -> Array | None:
         """[B, 2, 3] map pixel -> source pixel, if the maps are means over scales."""
+        ...
+
+    @property
+    def pose(self) -> Array | None:
+        """[B, J, 2] joints in input pixels that are to be taken instead."""
         ...
 
 
@@ -98,8 +110,8 @@ def added(terms: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
     return functools.reduce(jnp.add, [values for values, _ in terms]), terms[0][1]
 
 
-def decode(model: Reader, outputs: Maps, inputs: Inputs) -> Poses:
-    """One pose a crop, scored by its confident joints and the box's score.
+def joints(model: Reader, outputs: Maps, inputs: Inputs) -> tuple[Array, Array]:
+    """Where the maps are highest: source pixels [B, J, 2], and their values [B, J].
 
     Of means over several scales the highest pixels are taken, as published.
     """
@@ -108,12 +120,22 @@ def decode(model: Reader, outputs: Maps, inputs: Inputs) -> Poses:
     if matrix is None:
         matrix, stride = inputs.to_source, inputs.image.shape[1] // maps.shape[1]
         read = DECODERS[model.decoder]
-    joints, joint_score = read(maps)
-    joints = decoding.to_source(joints, matrix, stride)
-    score = rescoring.confident_mean(joint_score, model.confident)
+    found, value = read(maps)
+    return decoding.to_source(found, matrix, stride), value
+
+
+def decode(model: Reader, outputs: Maps, inputs: Inputs) -> Poses:
+    """One pose a crop, scored by its confident joints and the box's score.
+
+    A pose that the model has moved itself is taken as it is; its scores are the maps'.
+    """
+    found, value = joints(model, outputs, inputs)
+    if outputs.pose is not None:
+        found = sampling.affine(outputs.pose, inputs.to_source)
+    score = rescoring.confident_mean(value, model.confident)
     if inputs.box_score is not None:
         score = score * inputs.box_score
-    return located(joints[:, None], joint_score[:, None], score[:, None])
+    return located(found[:, None], value[:, None], score[:, None])
 
 
 def suppress(model: Reader, poses: Poses, area: Array) -> Array:

@@ -48,6 +48,25 @@ def targets_of_crops(
     return targets(joints, labelled, size, sigma, stride)
 
 
+def everybody(
+    labels: Labels, size: tuple[int, int], sigma: float, stride: int
+) -> tuple[Array, Array]:
+    """`targets` of everybody in a crop, other people's at half height (DAG's code).
+
+    Returns:
+        Maps [B, H, W, J], the larger value where people meet; weights [B, J] of joints
+        that are labelled for anybody in the crop.
+    """
+    batch, persons, joints = labels.visibility.shape
+    rows = labels.joints.reshape(batch * persons, joints, 2)
+    seen = labels.visibility.reshape(batch * persons, joints) > 0
+    maps, weight = targets(rows, seen, size, sigma, stride)
+    first = (jnp.arange(persons) == 0).reshape(1, -1, 1, 1, 1)
+    maps = maps.reshape(batch, persons, *maps.shape[1:])
+    maps = jnp.max(jnp.where(first, maps, 0.5 * maps), axis=1)
+    return maps, jnp.max(weight.reshape(batch, persons, joints), axis=1)
+
+
 def occluded(labels: Labels, size: tuple[int, int], sigma: float, stride: int) -> Array:
     """Where joints of the person of each crop are occluded (OASNet, section 3.1).
 

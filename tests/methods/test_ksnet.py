@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from occjax.methods import ksnet, oahpe, top_down
+from occjax.nn.crop_model import Reading
 from occjax.nn.ks_net import KSNet
 from occjax.ops import rescoring
 from occjax.runtime import initial
@@ -168,7 +169,7 @@ def decoded(quality, labelled, **fields):
     model = build(HEATMAPS, labels=LABELS, **fields)
     maps = np.tile(np.linspace(0.1, 0.9, 17, dtype=np.float32), (2, 16, 16, 1))
     outputs = ksnet.Outputs(
-        top_down.Outputs((jnp.asarray(maps),)),
+        Reading((jnp.asarray(maps),)),
         jnp.asarray(quality, jnp.float32),
         jnp.asarray(labelled, jnp.float32),
         None,
@@ -191,7 +192,7 @@ def test_with_all_labels_and_the_peaks_as_similarities_it_is_the_conventional_sc
     base = {**HEATMAPS, "confident": -1.0}
     model = build(base, labels=LABELS)
     outputs = ksnet.Outputs(
-        top_down.Outputs((jnp.asarray(np.tile(peaks[:, None, None], (16, 16, 1))),)),
+        Reading((jnp.asarray(np.tile(peaks[:, None, None], (16, 16, 1))),)),
         jnp.asarray(peaks, jnp.float32),
         jnp.ones((2, 17)),
         None,

@@ -7,6 +7,7 @@ import pytest
 
 from configs import oahpe as experiment
 from occjax.methods import oahpe
+from occjax.nn.crop_model import Reading
 from occjax.ops import joint_maps, losses
 from occjax.runtime import initial, step
 from occjax.skeletons import COCO
@@ -39,7 +40,8 @@ def batch(size=64):
 
 
 def outputs_of(maps, logits):
-    return oahpe.Outputs(tuple(jnp.asarray(x, jnp.float32) for x in maps), logits)
+    maps = tuple(jnp.asarray(x, jnp.float32) for x in maps)
+    return Reading(maps, labelled=logits)
 
 
 def test_a_joint_has_a_label_if_it_is_annotated_within_the_crop():

@@ -11,6 +11,7 @@ import pytest
 from occjax.data import pipeline
 from occjax.data.crowd import Crowd
 from occjax.methods import oasnet
+from occjax.nn.crop_model import Reading
 from occjax.ops import joint_maps
 from occjax.runtime import config as configs
 from occjax.runtime import initial, metrics
@@ -117,11 +118,12 @@ def gradient_of_views(model, labels):
     rng = np.random.default_rng(1)
     features = jnp.asarray(rng.uniform(0, 1, (4, 16, 16, 12)), jnp.float32)
     outputs, _ = forward(model, batch()[0])
-    (repaired,) = outputs.repaired
+    (repaired,) = outputs.read.repaired
 
     def mimic(features):
         changed = (repaired._replace(features=features),)
-        found = oasnet.loss_terms(model, outputs._replace(repaired=changed), labels)
+        views = outputs._replace(read=outputs.read._replace(repaired=changed))
+        found = oasnet.loss_terms(model, views, labels)
         return metrics.weighted_mean(*found["mimic"])
 
     value, grad = jax.value_and_grad(mimic)(features)
@@ -169,8 +171,8 @@ def test_a_test_needs_neither_critic_nor_twin():
         {**found, "params": without}, inputs._replace(clean=None), train=False
     )
     assert outputs.critic is None
-    assert outputs.repaired == ()
-    assert outputs.hidden.shape == (2, 16, 16)
+    assert outputs.read.repaired == ()
+    assert outputs.read.hidden.shape == (2, 16, 16)
     assert outputs.maps[-1].shape == (2, 16, 16, 17)
 
 
@@ -178,7 +180,7 @@ def test_classes_learn_by_cross_entropy():
     repair = {**REPAIR, "told": "classes", "erase": False}
     model, (inputs, labels) = build(mimic="none", repair=repair), batch()
     outputs, _ = forward(model, inputs)
-    logits = np.asarray(outputs.repaired[0].classes, float)  # [4, 17, 3]
+    logits = np.asarray(outputs.read.repaired[0].classes, float)  # [4, 17, 3]
     seen = np.stack((labels.visibility, labels.clean_visibility), 1).reshape(4, 17)
     likely = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     wanted = -np.take_along_axis(likely, seen[..., None].astype(int), -1).sum((1, 2))
@@ -195,7 +197,7 @@ def test_hourglasses_are_repaired_and_learn(everywhere):
     inputs, labels = batch()
     outputs, _ = forward(model, inputs)
     assert len(outputs.maps) == 3
-    assert len(outputs.repaired) == (3 if everywhere else 1)
+    assert len(outputs.read.repaired) == (3 if everywhere else 1)
     found = terms(model, inputs, labels)
     assert set(found) == {"heatmap", "occlusion", "mimic"}
 
@@ -266,18 +268,20 @@ def test_joints_are_visible_where_the_map_knows_no_occlusion():
     maps[:, 5, 3] = 1
     hidden = np.zeros((2, 16, 16), np.float32)
     hidden[0, 5, 3], hidden[1, 5, 3] = 0.75, -0.5
-    outputs = oasnet.Outputs((jnp.asarray(maps),), hidden=jnp.asarray(hidden))
+    read = Reading((jnp.asarray(maps),), hidden=jnp.asarray(hidden))
+    outputs = oasnet.Outputs(read)
     seen = oasnet.decode(model, outputs, jax.tree.map(jnp.asarray, inputs)).visible
     np.testing.assert_allclose(seen[0], 0.25, atol=1e-5)
     np.testing.assert_allclose(seen[1], 1)
-    blind = oasnet.decode(model, outputs._replace(hidden=None), inputs).visible
+    outputs = oasnet.Outputs(read._replace(hidden=None))
+    blind = oasnet.decode(model, outputs, inputs).visible
     assert np.all(np.isnan(blind))
 
 
 def test_the_map_of_occlusion_is_a_mean_of_both_orientations():
     model, (inputs, _) = build(flip_test=True, shift_heatmap=False), batch()
     state = variables(model)
-    found = model.apply(state, inputs, train=False).hidden
+    found = model.apply(state, inputs, train=False).read.hidden
     mirrored = inputs._replace(image=inputs.image[:, :, ::-1].copy())
-    other = model.apply(state, mirrored, train=False).hidden
+    other = model.apply(state, mirrored, train=False).read.hidden
     np.testing.assert_allclose(found, other[:, :, ::-1], atol=1e-5)

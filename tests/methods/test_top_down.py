@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from occjax.methods import top_down
+from occjax.nn.crop_model import Reading
 from occjax.ops import crop_maps
 from occjax.skeletons import COCO
 from occjax.types import Inputs, Poses
@@ -39,7 +40,7 @@ def test_a_clean_heatmap_is_found_in_source_pixels(decoder):
     rows, columns = np.mgrid[:16, :16]
     bell = np.exp(-((columns - 6) ** 2 + (rows - 9) ** 2) / 8).astype(np.float32)
     maps = jnp.asarray(np.tile(bell[None, :, :, None], (1, 1, 1, 17)))
-    poses = top_down.decode(build(decoder=decoder), top_down.Outputs((maps,)), inputs())
+    poses = top_down.decode(build(decoder=decoder), Reading((maps,)), inputs())
     expected = np.tile([2 * 4 * 6 + 5, 2 * 4 * 9 - 3], (1, 1, 17, 1))
     # equal neighbours leave most rules in the middle; CPN's always moves by a quarter
     within = 2 * 4 * 0.25 if decoder == "second" else 0.1
@@ -51,7 +52,7 @@ def test_a_clean_heatmap_is_found_in_source_pixels(decoder):
 def test_the_score_is_that_of_confident_joints_times_the_box():
     maps = np.zeros((1, 16, 16, 17), np.float32)
     maps[0, 5, 5] = np.where(np.arange(17) < 4, 0.6, 0.1)
-    outputs = top_down.Outputs((jnp.asarray(maps),))
+    outputs = Reading((jnp.asarray(maps),))
     whole = top_down.decode(build(), outputs, inputs())
     half = top_down.decode(build(), outputs, inputs(jnp.asarray([0.5])))
     none = top_down.decode(build(confident=0.7), outputs, inputs())

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from occjax.methods import top_down
+from occjax.nn.crop_model import Reading
 from occjax.ops import losses
 from occjax.ops.image import IMAGENET_MEAN, IMAGENET_STD
 from occjax.runtime.weights import convert
@@ -90,7 +91,7 @@ def test_poses_of_the_published_heatmaps_are_the_published_ones(golden):
     matrix = ((scale, 0, x - 96 * scale), (0, scale, y - 128 * scale))
     inputs = inputs_of(jnp.zeros((1, 256, 192, 3)), matrix)
     inputs = inputs._replace(box_score=jnp.asarray([0.5], jnp.float32))
-    poses = top_down.decode(model, top_down.Outputs((maps,)), inputs)
+    poses = top_down.decode(model, Reading((maps,)), inputs)
     link = "decode: method, "
     check(link + "joints", poses.joints[:, 0], z["full_preds"], 1e-5, "each")
     score = z["full_maxvals"][..., 0]
