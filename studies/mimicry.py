@@ -41,9 +41,9 @@ CROWD: dict[str, Callable[[dict], float]] = {
 INTRODUCTION = """# OASNet's parts one by one
 
 Made by `python -m studies.mimicry --photographs DIR`. With each seed a plain network is
-trained from scratch for {crowd} steps on the crowd, {lsp} on photographs; all rows go on
-from it for {steps} steps of 32 views: 32 crops, or 16 both with and without patches. Per
-cent: mean and, in brackets, lowest and highest of the seeds {seeds}.
+trained from scratch for {crowd} steps on the crowd, {lsp} on photographs; all rows go
+on from it for {steps} steps of 32 views: 32 crops, or 16 both with and without patches.
+Per cent: mean and, in brackets, lowest and highest of the seeds {seeds}.
 """
 CROWD_TEXT = """
 ## The built-in crowd
