@@ -24,7 +24,7 @@ Published weights start from ImageNet:
 
 from ml_collections import ConfigDict
 
-from configs import common, hrnet
+from configs import common, dag, hrnet
 from configs import hourglass as hourglasses
 
 PATCHES = (dict(name="paste_patches"),)
@@ -37,7 +37,14 @@ def get_config(variant: str = "") -> ConfigDict:
     Raises:
         ValueError: there is no such variant.
     """
-    variants = {"": laptop, "smoke": smoke, "mpii": mpii, "lsp": lsp, "coco": coco}
+    variants = {
+        "": laptop,
+        "dag": with_dag,
+        "smoke": smoke,
+        "mpii": mpii,
+        "lsp": lsp,
+        "coco": coco,
+    }
     return common.choose(variants | {"hourglass": hourglass}, variant)
 
 
@@ -46,6 +53,18 @@ def laptop() -> ConfigDict:
     config = _siamese(hrnet.laptop())
     config.batch_size = 16  # in two views each
     config.model.repair.update(dict(read=96, inner=48))
+    return config
+
+
+def with_dag() -> ConfigDict:
+    """The first with DAG's parts."""
+    config = laptop()
+    mask, paste = dag.OCCLUSION
+    config.occlusion = (paste, *PATCHES, mask)
+    parts = dag.laptop()
+    config.data.max_persons = parts.data.max_persons
+    config.model.update(dict(attend=parts.model.attend, refine=parts.model.refine))
+    config.loss.update(dict(everybody=parts.loss.everybody, pose=parts.loss.pose))
     return config
 
 

@@ -245,7 +245,7 @@ def score_run(
 
     Args:
         workdir: of the run.
-        split: of its dataset; None takes the config's.
+        split: of the dataset it is tested on; None takes the config's.
         chosen: how to look at the images.
         output: folder to write to; None takes the run's.
         how: see there.
@@ -263,8 +263,8 @@ def score_run(
     split = split or str(config.data.eval_split)
     if how.boxes:
         _take_boxes(config, how.boxes)
-    source = sources.load(config.data.to_dict(), split)
-    name = config.data.dataset
+    source = sources.load_test(config.data.to_dict(), split)
+    name = report.tested_on(config.data)
     protocol = report.chosen_protocol(dataset, name, source.skeleton)
     found = {}
     for score in [x for x in chosen.scores if x != ranking.ORACLE][::-1] or [""]:

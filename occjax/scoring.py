@@ -38,7 +38,9 @@ def score(
     """
     truth = coco.ground_truth(source, count)
     found = coco.detections(poses, image_ids, source.skeleton)
-    how.setdefault("protocol", report.protocol_of(data["dataset"], source.skeleton))
+    how.setdefault(
+        "protocol", report.protocol_of(report.tested_on(data), source.skeleton)
+    )
     scored = report.score(truth, found, **how)
     if views.of_annotated_people(data):
         scored.metrics.update(_pck(source, count, poses, image_ids))

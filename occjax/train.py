@@ -97,7 +97,7 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Task:
     layout.check_batch_size(config.batch_size)
     data = config.data.to_dict()
     train_source = sources.load(data, data["split"])
-    test_source = sources.load(data, data["eval_split"])
+    test_source = sources.load_test(data)
     method, model = step.build_model(config, train_source.skeleton)
     predict_step = step.make_predict_step(method, model, layout)
     return Task(

@@ -93,6 +93,28 @@ def load(data: Mapping[str, Any], split: str) -> Source:
     return Cached(source) if data.get("cache", False) else source
 
 
+def load_test(data: Mapping[str, Any], split: str | None = None) -> Source:
+    """Opens what a run is tested on.
+
+    Args:
+        data: `config.data`. `eval_dataset`, if it is there, names another dataset of
+            the same joints than the one trained on; `eval_split` the split.
+        split: to take instead.
+
+    Raises:
+        UserError: as `load`, or the joints are others.
+    """
+    name = data.get("eval_dataset") or data["dataset"]
+    source = load({**data, "dataset": name}, split or data["eval_split"])
+    trained_on = skeleton_of(data)
+    if source.skeleton != trained_on:
+        raise UserError(
+            f"data.eval_dataset: expected the joints of {trained_on.name}, "
+            f"{name} has those of {source.skeleton.name}."
+        )
+    return source
+
+
 def skeleton_of(data: Mapping[str, Any]) -> skeletons.Skeleton:
     """The joints of a dataset, which need not be there if a shipped config names it.
 

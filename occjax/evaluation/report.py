@@ -39,6 +39,11 @@ class Scored(NamedTuple):
     metrics: dict[str, Any]  # what `metrics.json` holds beside the stamp
 
 
+def tested_on(data: Mapping[str, Any]) -> str:
+    """The dataset that a run is tested on: `eval_dataset`, or the one it learns."""
+    return str(data.get("eval_dataset") or data["dataset"])
+
+
 def protocol_of(dataset: str, skeleton: Skeleton) -> protocols.Protocol:
     """How a prepared dataset is scored.
 
@@ -146,7 +151,7 @@ def stamp_of_run(
     data = config["data"]
     return stamp(
         scored,
-        data["dataset"],
+        tested_on(data),
         split=split,
         method=config["method"],
         trained_on=f"{data['dataset']}/{data['split']}",

@@ -20,7 +20,9 @@ from flax import linen as nn
 
 from occjax.nn import backbone as build_backbone
 from occjax.nn import check_stride, hrnet, pose_refine
+from occjax.nn.attention import SpatialAttention
 from occjax.nn.blocks import conv
+from occjax.nn.guided_refine import GuidedRefine
 from occjax.nn.torch_names import prefixed
 from occjax.ops import flip_test, grouping, heatmap, part_losses, sampling
 from occjax.ops.image import normalize
@@ -29,7 +31,8 @@ from occjax.skeletons import Skeleton
 from occjax.types import Array, Inputs, Labels, Poses
 
 STRIDE = 4  # input pixels per map pixel
-REFINE = (*pose_refine.GRAPHS, "none")
+LEAST_EXTENT = 2.0  # map pixels; poses that have hardly begun to be learnt are points
+REFINE = (*pose_refine.GRAPHS, "multi_hop", "none")
 
 
 class Proposals(NamedTuple):
@@ -49,7 +52,7 @@ class Outputs(NamedTuple):
 
 
 class Model(nn.Module):
-    """PINet. Parameters: `trunk` (the backbone), three heads, `refiner`."""
+    """PINet. Parameters: `trunk` (the backbone), `attend`, three heads, `refiner`."""
 
     skeleton: Skeleton  # of the dataset
     backbone: Mapping[str, Any]  # name of a file of occjax/nn, and its fields
@@ -59,7 +62,9 @@ class Model(nn.Module):
     offset_radius: int = 2  # pixels around a centre that regress the pose
     background: float = 0.1  # weight of pixels that no Gaussian reaches
     small_area: float = 1024.0  # input pixels^2; smaller boxes get no part centre
-    refine: str = "dynamic"  # one of REFINE (Table 1c)
+    attend: Mapping[str, Any] | None = None  # fields of `SpatialAttention`; DAG's
+    weigh_channels: bool = False  # of a pose's joints by its part's feature; DAG's
+    refine: str = "dynamic"  # one of REFINE (Table 1c); "multi_hop" is DAG's
     refine_layers: int = 3  # residual graph blocks; 2 in the COCO config
     refine_features: int | None = None  # hidden channels; None: the backbone's
     aligned_sampling: bool = False  # False: the grid that published weights expect
@@ -91,7 +96,19 @@ class Model(nn.Module):
         self.heatmap_head = conv(joints, 1, dtype=wide, use_bias=True)
         self.part_head = conv(parts, 1, dtype=wide, use_bias=True)
         self.offset_head = conv(2 * joints * parts, 1, dtype=wide, use_bias=True)
-        if self.refine != "none":
+        if self.attend is not None:
+            self.attention = SpatialAttention(
+                **self.attend, dtype=self.dtype, name="attend"
+            )
+        if self.refine == "multi_hop":
+            self.by_hops = GuidedRefine(
+                self.skeleton,
+                hidden=self.refine_features or 128,
+                blocks=self.refine_layers,
+                dtype=self.dtype,
+                name="refiner",
+            )
+        elif self.refine != "none":
             self.refiner = pose_refine.PoseRefine(
                 num_joints=joints,
                 bones=self.skeleton.bones,
@@ -99,6 +116,7 @@ class Model(nn.Module):
                 features=self.refine_features,
                 graph=self.refine,
                 aligned=self.aligned_sampling,
+                weigh=self.weigh_channels,
                 dtype=self.dtype,
             )
 
@@ -126,6 +144,8 @@ class Model(nn.Module):
         features = self.trunk(image, train=train)
         size = features.shape[:3]
         check_stride(features, image, STRIDE)
+        if self.attend is not None:
+            features = self.attention(features)
         offset = self.offset_head(features)
         # channels of the published head: part, joint, then x and y
         offset = offset.reshape(*size, -1, self.skeleton.num_joints, 2)
@@ -188,14 +208,31 @@ class Model(nn.Module):
         """
         batch, parts, count = pixels.shape[:3]
         joints = pixels[..., None, :].astype(coarse.dtype) - coarse
-        correction = self.refiner(
-            features,
-            pixels.reshape(batch, parts * count, 2),
-            joints.reshape(batch, parts * count, -1, 2),
-            train=train,
-            mask=None if mask is None else mask.reshape(batch, parts * count),
-        )
+        joints = joints.reshape(batch, parts * count, -1, 2)
+        pixels = pixels.reshape(batch, parts * count, 2)
+        mask = None if mask is None else mask.reshape(batch, parts * count)
+        if self.refine == "multi_hop":
+            correction = self._by_hops(features, pixels, joints, train, mask)
+        else:
+            correction = self.refiner(features, pixels, joints, train=train, mask=mask)
         return coarse + correction.reshape(coarse.shape).astype(coarse.dtype)
+
+    def _by_hops(
+        self,
+        features: Array,
+        pixels: Array,
+        joints: Array,
+        train: bool,
+        mask: Array | None,
+    ) -> Array:
+        """Corrections by DAG's graph, whose frame is the extent of each pose."""
+        low = jnp.min(joints, axis=2, keepdims=True)
+        high = jnp.maximum(jnp.max(joints, axis=2, keepdims=True), low + LEAST_EXTENT)
+        centre = sampling.gather(features, pixels) if self.weigh_channels else None
+        moved = self.by_hops(
+            features, joints, low, high, train=train, mask=mask, centre=centre
+        )
+        return joints - moved
 
 
 def part_joints(model: Model) -> tuple[tuple[int, ...], ...]:
@@ -229,6 +266,8 @@ def _check(model: Model) -> None:
         raise ValueError(
             f"refine: expected one of {', '.join(REFINE)}, got {model.refine!r}."
         )
+    if model.weigh_channels and model.refine == "none":
+        raise ValueError("weigh_channels: without refinement no joints are read.")
     smallest = {
         "sigma": heatmap.MIN_SIGMA,
         "part_sigma": heatmap.MIN_SIGMA,

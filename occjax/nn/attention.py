@@ -15,6 +15,16 @@ from occjax.types import Array
 EVERYBODY = ("before", "after", "none")
 
 
+def weighed(features: Array, centre: Array, dtype: Any) -> Array:
+    """Features [B, N, ..., C] of N people weighed by what stands for each, [B, N, C].
+
+    The layer of equation 1, "weigh", of the module that calls this.
+    """
+    weight = torch_dense(centre.shape[-1], centre, dtype, "weigh")
+    between = (1,) * (features.ndim - 3)
+    return features.astype(dtype) * weight.reshape(*weight.shape[:2], *between, -1)
+
+
 class ChannelAttention(nn.Module):
     """Channels weighed by what the centre of the crop holds (equation 1).
 
@@ -28,10 +38,9 @@ class ChannelAttention(nn.Module):
     @nn.compact
     def __call__(self, features: Array) -> Array:
         """Maps features [B, h, w, C] to features of the same shape."""
-        height, width, channels = features.shape[1:]
+        height, width = features.shape[1:3]
         centre = features[:, height // 2, width // 2]
-        weight = torch_dense(channels, centre, self.dtype, "weigh")
-        return features.astype(self.dtype) * weight[:, None, None]
+        return weighed(features[:, None], centre[:, None], self.dtype)[:, 0]
 
 
 class SpatialAttention(nn.Module):
@@ -87,7 +96,8 @@ class Discriminate(nn.Module):
     Heatmaps of everybody's joints, read from the features before the attention as in
     the figure, or after that of the channels as in the code, make the features know of
     all people; the attention then chooses. Without one of the attentions the features
-    stand in its place, as in the code, which has none of pixels.
+    stand in its place, as in the code, which has none of pixels; without both they stay
+    what they are.
     """
 
     joints: int
@@ -123,6 +133,8 @@ class Discriminate(nn.Module):
             wide = np.promote_types(self.dtype, np.float32)
             head = Heatmaps(self.joints, dtype=wide, name="everybody_head")
             maps = head(weighed if self.everybody == "after" else features)
+        if not self.channel and not self.spatial:
+            return Attended(features, maps)
         both = jnp.concatenate((weighed, seen), axis=-1)
         # HRNet's tiny start would hold back all that follows: no norm comes between
         join = conv(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from occjax.nn.attention import weighed
 from occjax.nn.multi_hop import FeatureGuidedGCN
 from occjax.ops import graph, sampling
 from occjax.skeletons import Skeleton
@@ -50,6 +51,7 @@ class GuidedRefine(nn.Module):
         *,
         train: bool,
         mask: Array | None = None,
+        centre: Array | None = None,
     ) -> Array:
         """Moved joints [B, N, J, 2], in map pixels; where they were is a constant.
 
@@ -60,6 +62,8 @@ class GuidedRefine(nn.Module):
             high: the opposite corner.
             train: normalise by this batch.
             mask: [B, N] bool, the poses that enter its statistics.
+            centre: [B, N, C] what speaks for each pose; its joints' features are then
+                weighed by it, as in the attention of channels.
 
         Raises:
             ValueError: there is no such norm.
@@ -72,6 +76,9 @@ class GuidedRefine(nn.Module):
         joints = jax.lax.stop_gradient(joints)
         points = joints.reshape(batch, poses * count, 2)
         at_joints = sampling.bilinear(features, points)
+        at_joints = at_joints.reshape(batch, poses, count, -1)
+        if centre is not None:
+            at_joints = weighed(at_joints, centre, self.dtype)
         unit = sampling.to_unit(joints.astype(wide), low, high)
         gcn = FeatureGuidedGCN(
             self.hidden, self.blocks, self.mix, self.dtype, name="gcn"

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from occjax.nn.attention import weighed
 from occjax.nn.blocks import BatchNorm
 from occjax.nn.dense import torch_dense
 from occjax.nn.graph_conv import GraphBlock, GraphConv
@@ -34,6 +35,7 @@ class PoseRefine(nn.Module):
     features: int | None = None  # hidden channels F; None: those of the feature map
     graph: str = "dynamic"  # one of GRAPHS
     aligned: bool = False  # sample where asked; False: the published, shifted grid
+    weigh: bool = False  # channels weighed by the feature of the pose's pixel; DAG's
     dtype: Any = jnp.float32  # computation only
 
     @nn.compact
@@ -60,9 +62,11 @@ class PoseRefine(nn.Module):
         """
         width = self.features or features.shape[-1]
         x = self._at_joints(features, joints)  # [B, N, J, C]
+        centre = gather(features, pixels)  # [B, N, C]
+        if self.weigh:
+            x = weighed(x, centre, self.dtype)
         if self.graph != "no_graph":
             x = self._graph(x, width, train, None if mask is None else mask[..., None])
-        centre = gather(features, pixels)  # [B, N, C]
         x = jnp.concatenate((jnp.mean(x, axis=2), jnp.max(x, axis=2), centre), axis=-1)
         x = torch_dense(width, x, self.dtype, "hidden")
         x = nn.relu(BatchNorm(dtype=self.dtype, name="bn")(x, train=train, mask=mask))

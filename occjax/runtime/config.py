@@ -24,7 +24,7 @@ from occjax.errors import UserError
 # What a continued run may change: how long it is, how it reports, where its files lie.
 MAY_CHANGE = (
     r"steps|eval_every|checkpoint_every|log_every"
-    r"|data\.(dir|threads|eval_split|eval_images)"
+    r"|data\.(dir|threads|eval_dataset|eval_split|eval_images)"
 )
 _FLAGS = ("config", "against")  # of experiments; most commands have the first alone
 

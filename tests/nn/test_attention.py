@@ -97,3 +97,47 @@ def test_spatial_attention_changes_nothing_at_first(halve):
     module = attention.SpatialAttention(halve=halve)
     variables = started(module, features)
     np.testing.assert_array_equal(module.apply(variables, features), features)
+
+
+def discriminated(features, **fields):
+    module = attention.Discriminate(joints=5, **fields)
+    start = started(module, features).get("params", {})
+    params = jax.tree.map(lambda x: x + 0.1, start)
+    found = module.apply({"params": params}, features)
+    return jax.tree.map(np.asarray, params), found
+
+
+@pytest.mark.parametrize("channel", [False, True])
+@pytest.mark.parametrize("spatial", [False, True])
+@pytest.mark.parametrize("everybody", ["before", "after", "none"])
+def test_both_attentions_are_joined_and_everybody_is_read_where_it_is_said(
+    channel, spatial, everybody
+):
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((2, 4, 6, 8)).astype(np.float32)
+    fields = {"channel": channel, "spatial": spatial, "everybody": everybody}
+    params, found = discriminated(features, **fields)
+    weighed, seen = features, features
+    if channel:
+        own = {"params": params["channel"]}
+        weighed = attention.ChannelAttention().apply(own, features)
+    if spatial:
+        own = {"params": params["spatial"]}
+        seen = attention.SpatialAttention().apply(own, features)
+    wanted = features
+    if channel or spatial:
+        kernel, bias = params["join"]["kernel"][0, 0], params["join"]["bias"]
+        wanted = np.concatenate((weighed, seen), axis=-1) @ kernel + bias
+    np.testing.assert_allclose(found.features, wanted, rtol=1e-4, atol=1e-4)
+    if everybody == "none":
+        assert found.everybody is None
+        return
+    read = params["everybody_head"]["conv"]
+    source = weighed if everybody == "after" else features
+    maps = np.asarray(source) @ read["kernel"][0, 0] + read["bias"]
+    np.testing.assert_allclose(found.everybody, maps, rtol=1e-4, atol=1e-4)
+
+
+def test_everybody_must_be_read_somewhere():
+    with pytest.raises(ValueError, match="everybody: .* 'later'"):
+        discriminated(np.zeros((1, 4, 4, 8), np.float32), everybody="later")
