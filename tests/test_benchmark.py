@@ -99,6 +99,17 @@ def test_made_up_batch_of_a_view_of_people_is_one_of_couples():
     assert np.all(paired)
 
 
+def test_made_up_batch_of_pasted_patches_has_clean_twins():
+    settings = config.load("configs/oasnet.py:smoke")
+    settings.batch_size = 2
+    batch = benchmark.example(settings, 17)
+    source = Crowd(num_scenes=1, people=(2, 2))
+    _, trained = pipeline.augmented(source, config.data_settings(settings), seed=0)
+    for made_up, real in zip(*map(batches.leaves, (batch, trained(0))), strict=True):
+        assert made_up.shape == (2, *real.shape)
+        assert made_up.dtype == real.dtype
+
+
 @pytest.mark.parametrize("name", ["simple_baseline", "opecnet", "couplegraph"])
 def test_inference_is_one_call_that_compiles_once(name):
     layout = Layout.create()

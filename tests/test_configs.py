@@ -26,6 +26,10 @@ SHIPPED = [
     *(f"configs/dekr.py:{variant}_rescorer" for variant in ("crowdpose", "coco")),
     "configs/oahpe.py",
     "configs/oahpe.py:coco",
+    *(f"configs/dag.py{variant}" for variant in ("", ":coco", ":released")),
+    *(f"configs/occjax.py{variant}" for variant in ("", ":crowdpose", ":coco")),
+    "configs/oasnet.py:dag",
+    "configs/pinet.py:dag",
 ]
 SMOKE = sorted(
     path.stem
@@ -34,7 +38,7 @@ SMOKE = sorted(
 )
 
 
-def shapes(size, batch=1, persons=2, joints=17):
+def shapes(size, batch=1, persons=2, joints=17, twin=False):
     """Inputs and labels without values."""
 
     def array(*shape, dtype=np.float32):
@@ -52,6 +56,11 @@ def shapes(size, batch=1, persons=2, joints=17):
         ignore=array(size // 4, size // 4, dtype=bool),
         head_size=array(persons),
     )
+    if twin:
+        seen = array(persons, joints, dtype=np.uint8)
+        return inputs._replace(clean=inputs.image), labels._replace(
+            clean_visibility=seen
+        )
     return inputs, labels
 
 
@@ -62,7 +71,8 @@ def test_loss_weights_name_the_terms_of_the_model_they_train(spec):
     skeleton = skeletons.CROWDPOSE if dataset == "crowdpose" else skeletons.COCO
     method, model = step.build_model(config, skeleton)
     # a full-size model is traced at the least size its strides allow
-    inputs, labels = shapes(64, joints=skeleton.num_joints)
+    twin = any(one["name"] == "paste_patches" for one in config.occlusion)
+    inputs, labels = shapes(64, joints=skeleton.num_joints, twin=twin)
 
     def terms(inputs, labels):
         asked = {}

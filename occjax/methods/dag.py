@@ -15,14 +15,15 @@ from typing import Any
 
 from flax.core import FrozenDict
 
-from occjax.methods import top_down
+from occjax.nn import crop_model, heatmap_net
+from occjax.ops import crop_maps
 
-PUBLISHED, PRETRAINED = top_down.PUBLISHED, top_down.PRETRAINED
-loss_terms = top_down.loss_terms
-decode, suppress = top_down.decode, top_down.suppress
+PUBLISHED, PRETRAINED = heatmap_net.PUBLISHED, heatmap_net.PRETRAINED
+loss_terms = crop_model.loss_terms
+decode, suppress = crop_maps.decode, crop_maps.suppress
 
 
-class Model(top_down.Model):
+class Model(crop_model.CropModel):
     """The plain network with attention, graph and maps of stride 2."""
 
     attend: Mapping[str, Any] | None = FrozenDict()  # fields of `Discriminate`

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
-from occjax.nn import crop_model, heatmap_net
+from occjax.nn import crop_model, heatmap_net, siamese
 from occjax.nn.critic import Critic
 from occjax.nn.crop_model import CropModel, Reading
 from occjax.nn.erase_reconstruct import Repaired
@@ -23,16 +23,12 @@ from occjax.nn.heatmap_net import STRIDE, HeatmapNet
 from occjax.ops import (
     crop_maps,
     joint_maps,
-    mimicry,
     sampling,
-    sinkhorn,
 )
 from occjax.types import Array, Inputs, Labels, Poses
 
 PUBLISHED, PRETRAINED = heatmap_net.PUBLISHED, heatmap_net.PRETRAINED
 suppress = crop_maps.suppress
-DISTANCES = {"l2": mimicry.l2, "cosine": mimicry.cosine, "kl": mimicry.kl}
-MIMICS = ("transport", *DISTANCES, "none")
 
 
 class Outputs(NamedTuple):
@@ -55,7 +51,7 @@ class Model(CropModel):
     """A `CropModel` that is repaired; also `critic` for optimal transport."""
 
     repair: Mapping[str, Any] = FrozenDict()  # fields of `EraseReconstruct`
-    mimic: str = "transport"  # one of MIMICS
+    mimic: str = "transport"  # one of siamese.MIMICS
     transport: Mapping[str, Any] = FrozenDict()  # arguments of `sinkhorn.divergence`
     detach_clean: bool = False  # features of the clean view count as constant
     mask: str = "soft"  # of natural occlusion: "soft", "binary" or "none"
@@ -66,12 +62,7 @@ class Model(CropModel):
         Raises:
             ValueError: naming the field, what was expected and what was found.
         """
-        for field, known in (("mimic", MIMICS), ("mask", ("soft", "binary", "none"))):
-            if getattr(self, field) not in known:
-                raise ValueError(
-                    f"{field}: expected one of {', '.join(known)}, "
-                    f"got {getattr(self, field)!r}."
-                )
+        siamese.check(self)
         super().__post_init__()
 
     def network(self, **fields: Any) -> HeatmapNet:
@@ -96,15 +87,8 @@ class Model(CropModel):
 
     def _views(self, inputs: Inputs) -> Outputs:
         """Both views as rows of one batch, a device having both of its crops."""
-        image = inputs.image
-        if inputs.clean is not None:
-            image = jnp.stack((image, inputs.clean), axis=1)
-            image = image.reshape(-1, *image.shape[2:])
-        elif self.mimic != "none" and not self.is_initializing():
-            raise ValueError(
-                f"mimic: {self.mimic!r} needs clean twins of the images, which "
-                "`paste_patches` of config.occlusion gives; without them it is 'none'."
-            )
+        needed = not self.is_initializing()
+        image = siamese.images(inputs, self.mimic, needed=needed)
         found = self.learn(image)
         critic = None
         if self.mimic == "transport":
@@ -124,7 +108,7 @@ def loss_terms(
     map, or the cross-entropy of the classes (equation 1). The factors that are meant
     are 0.5 for squared errors, and for "mimic" 0.001, or 100 with "kl".
     """
-    views, found = _views_of(labels), outputs.read
+    views, found = siamese.labels_of_rows(labels), outputs.read
     terms = crop_model.loss_terms(model, found, views)
     size = found.repaired[-1].features.shape[1:3]
     sigma = model.sigma * model.stride / STRIDE
@@ -134,17 +118,9 @@ def loss_terms(
     if told:
         terms["occlusion"] = crop_maps.added(told)
     if model.mimic != "none":
-        terms["mimic"] = _mimic(model, outputs, hidden)
+        features = found.repaired[-1].features
+        terms["mimic"] = siamese.distance(model, features, hidden, outputs.critic)
     return terms
-
-
-def _views_of(labels: Labels) -> Labels:
-    """Labels whose rows are those of the views, each with its own visibility."""
-    if labels.clean_visibility is None:
-        return labels
-    both = jnp.stack((labels.visibility, labels.clean_visibility), axis=1)
-    rows = jax.tree.map(lambda x: jnp.repeat(x, 2, axis=0), labels)
-    return rows._replace(visibility=both.reshape(-1, *both.shape[2:]))
 
 
 def _occlusion(
@@ -160,38 +136,6 @@ def _occlusion(
         values = -jnp.sum(truth.astype(likely.dtype) * likely, axis=(1, 2))
         return values, jnp.ones_like(values)
     return None
-
-
-def _mimic(model: Model, outputs: Outputs, hidden: Array) -> tuple[Array, Array]:
-    """How far the features of both views are apart, natural occlusion left out.
-
-    Args:
-        model: says by which distance.
-        outputs: of both views.
-        hidden: [2 B, h, w] occlusion of the views.
-    """
-    features = outputs.read.repaired[-1].features
-    features = features.reshape(-1, 2, *features.shape[1:])
-    occluded, clean = features[:, 0], features[:, 1]
-    if model.detach_clean:
-        clean = jax.lax.stop_gradient(clean)
-    natural = hidden.reshape(-1, 2, *hidden.shape[1:])[:, 1]
-    occluded, clean = (x * _kept(model, natural, x) for x in (occluded, clean))
-    if outputs.critic is not None:
-        apply, learnt = Critic(dtype=model.dtype).apply, {"params": outputs.critic}
-        points = (mimicry.channels(apply(learnt, x)) for x in (occluded, clean))
-        values = sinkhorn.divergence(*points, **model.transport)
-    else:
-        values = DISTANCES[model.mimic](occluded, clean)
-    return values, jnp.ones_like(values)
-
-
-def _kept(model: Model, natural: Array, like: Array) -> Array:
-    """[B, h, w, 1] what is compared: where the clean view is not occluded."""
-    if model.mask == "none":
-        return jnp.ones((*natural.shape, 1), like.dtype)
-    kept = 1 - natural if model.mask == "soft" else natural < 0.1
-    return kept[..., None].astype(like.dtype)
 
 
 def decode(model: Model, outputs: Outputs, inputs: Inputs) -> Poses:

@@ -49,6 +49,7 @@ class Outputs(NamedTuple):
     proposals: Proposals | None = None  # training with refinement
     refined: Array | None = None  # [B, K, n, J, 2] refined offsets there
     candidates: tuple[Candidates, ...] = ()  # test: one for each scale
+    features: Array | None = None  # [B, h, w, C] that all was read from, upright
 
 
 class Model(nn.Module):
@@ -136,8 +137,9 @@ class Model(nn.Module):
         """
         if train:
             return self._train(inputs.image, proposals)
-        found = [self._test(image) for image in (inputs.image, *inputs.scaled)]
-        return Outputs(found[0][0], candidates=tuple(poses for _, poses in found))
+        first, *others = (self._test(x) for x in (inputs.image, *inputs.scaled))
+        more = (poses for other in others for poses in other.candidates)
+        return first._replace(candidates=(*first.candidates, *more))
 
     def _maps(self, image: Array, *, train: bool) -> tuple[Array, Maps]:
         """Normalised images [B, H, W, 3] -> features [B, h, w, C] and maps."""
@@ -156,7 +158,7 @@ class Model(nn.Module):
     def _train(self, image: Array, proposals: Proposals | None) -> Outputs:
         features, maps = self._maps(normalize(image, self.dtype), train=True)
         if self.refine == "none":
-            return Outputs(maps)
+            return Outputs(maps, features=features)
         if proposals is None and self.is_initializing():
             proposals = _anywhere(image.shape[0], len(part_joints(self)))
         if proposals is None:
@@ -171,9 +173,9 @@ class Model(nn.Module):
         refined = self._refined(
             features, proposals.pixels, coarse, train=True, mask=proposals.valid
         )
-        return Outputs(maps, proposals, refined)
+        return Outputs(maps, proposals, refined, features=features)
 
-    def _test(self, image: Array) -> tuple[Maps, Candidates]:
+    def _test(self, image: Array) -> Outputs:
         """One scale: maps of the upright image, poses of the mean of orientations."""
         image = normalize(image, self.dtype)
         both = image[:, None]
@@ -191,7 +193,9 @@ class Model(nn.Module):
             peaks=self.peaks,
             threshold=self.threshold,
         )
-        return Maps(*(x[:, 0] for x in maps)), found
+        upright = Maps(*(x[:, 0] for x in maps))
+        features = features[:: both.shape[1]]
+        return Outputs(upright, candidates=(found,), features=features)
 
     def _refined(
         self,

@@ -50,7 +50,8 @@ class CropModel(nn.Module):
     backbone: Mapping[str, Any]  # name of a file of occjax/nn, and its fields
     deconv: tuple[int, ...] = ()  # channels of doublings after it; SimpleBaseline's
     attend: Mapping[str, Any] | None = None  # fields of `Discriminate`; DAG's
-    refine: Mapping[str, Any] | None = None  # fields of `GuidedRefine`; DAG's
+    refine: Mapping[str, Any] | None = None  # fields of `GuidedRefine`; DAG's. With
+    # "hops" 0 there is none
     double: bool = False  # maps of stride 2 instead of 4; DAG's
     mean: tuple[float, ...] = IMAGENET_MEAN  # RGB, of pixels in [0, 1]
     std: tuple[float, ...] = IMAGENET_STD
@@ -80,6 +81,11 @@ class CropModel(nn.Module):
         """Input pixels per map pixel."""
         return STRIDE // 2 if self.double else STRIDE
 
+    @property
+    def refines(self) -> bool:
+        """Whether a graph moves the pose of the maps."""
+        return self.refine is not None and self.refine.get("hops") != 0
+
     def network(self, **fields: Any) -> HeatmapNet:
         """The network of these fields and of those that a method adds."""
         return HeatmapNet(
@@ -96,12 +102,16 @@ class CropModel(nn.Module):
         """Builds the network, whose parameters are those of this model."""
         self.net = self.network()
         nn.share_scope(self, self.net)
-        if self.refine is not None:
+        if self.refine is not None and self.refines:
             self.refiner = GuidedRefine(self.skeleton, **self.refine, dtype=self.dtype)
 
     def pixels(self, image: Array) -> Array:
         """The normalised crops [B, H, W, 3] that the network sees."""
         return normalize(image, self.dtype, self.mean, self.std)
+
+    def __call__(self, inputs: Inputs, *, train: bool) -> Reading:
+        """Reads the heatmaps of crops [B, H, W, 3]."""
+        return self.learn(inputs.image) if train else self.read(inputs)
 
     def learn(self, image: Array) -> Reading:
         """What the network gives for crops [B, H, W, 3] in training.
@@ -115,7 +125,7 @@ class CropModel(nn.Module):
             everybody=found.everybody,
             repaired=found.repaired,
         )
-        if self.refine is None:
+        if not self.refines:
             return reading
         start, _ = decoding.highest_pixel(found.heatmaps[-1])
         features = found.features[-1]
@@ -133,7 +143,7 @@ class CropModel(nn.Module):
             every = [found.maps[-1], *others]
             maps, canvas = multi_scale.of_crops(every, inputs, self.stride)
             found = found._replace(maps=maps, canvas=canvas)
-        if self.refine is None:
+        if not self.refines:
             return found
         start, _ = crop_maps.joints(self, found, inputs)
         start = sampling.affine(start, sampling.inverse(inputs.to_source))
@@ -193,14 +203,28 @@ def loss_terms(
     )
     size = outputs.maps[-1].shape[1:3]
     if outputs.everybody is not None:
-        if labels.joints.shape[1] == 1:
-            raise ValueError("attend.everybody: it needs a data.max_persons above 1.")
-        target, weight = joint_maps.everybody(labels, size, model.sigma, model.stride)
-        spread = jnp.broadcast_to(weight[:, None, None], target.shape)
-        terms["everybody"] = losses.weighted_mse(outputs.everybody, target, spread)
+        terms["everybody"] = everybody_term(
+            outputs.everybody, labels, model.sigma, model.stride
+        )
     if outputs.pose is not None:
         terms["pose"] = _pose(outputs.pose, labels, size, model)
     return terms
+
+
+def everybody_term(
+    maps: Array, labels: Labels, sigma: float, stride: int
+) -> tuple[Array, Array]:
+    """Squared error of everybody's heatmaps [B, h, w, J].
+
+    Raises:
+        ValueError: the labels leave out all people but the crop's own.
+    """
+    if labels.joints.shape[1] == 1:
+        raise ValueError("attend.everybody: it needs a data.max_persons above 1.")
+    size = (maps.shape[1], maps.shape[2])
+    target, weight = joint_maps.everybody(labels, size, sigma, stride)
+    spread = jnp.broadcast_to(weight[:, None, None], target.shape)
+    return losses.weighted_mse(maps, target, spread)
 
 
 def _pose(

@@ -67,15 +67,33 @@ def everybody(
     return maps, jnp.max(weight.reshape(batch, persons, joints), axis=1)
 
 
-def occluded(labels: Labels, size: tuple[int, int], sigma: float, stride: int) -> Array:
+def occluded(
+    labels: Labels,
+    size: tuple[int, int],
+    sigma: float,
+    stride: int,
+    *,
+    of_all: bool = False,
+) -> Array:
     """Where joints of the person of each crop are occluded (OASNet, section 3.1).
+
+    Args:
+        labels: of crops, or with `of_all` of any images.
+        size: height and width of the maps.
+        sigma: of the Gaussians, map pixels.
+        stride: input pixels per map pixel.
+        of_all: all people's joints, not the first's alone.
 
     Returns:
         [B, H, W] in 0..1: the sum of the Gaussians of the occluded joints, cut at 1.
     """
-    joints, hidden = labels.joints[:, 0], labels.visibility[:, 0] == OCCLUDED
-    maps, _ = targets(joints, hidden, size, sigma, stride)
-    return jnp.minimum(jnp.sum(maps, axis=-1), 1)
+    people = labels.joints.shape[1] if of_all else 1
+    joints, seen = labels.joints[:, :people], labels.visibility[:, :people]
+    rows = joints.reshape(-1, *joints.shape[2:])
+    hidden = (seen == OCCLUDED).reshape(-1, seen.shape[-1])
+    maps, _ = targets(rows, hidden, size, sigma, stride)
+    maps = jnp.sum(maps, axis=-1).reshape(-1, people, *size)
+    return jnp.minimum(jnp.sum(maps, axis=1), 1)
 
 
 def _bell(centre: Array, length: int, sigma: float, reach: int) -> Array:

@@ -3,13 +3,14 @@
 DEKR's centre is its one part.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from occjax.ops import flip_test, grouping, sampling
+from occjax.ops import flip_test, grouping, rescoring, sampling
 from occjax.ops.poses import located
 from occjax.types import Array, Poses
 
@@ -28,6 +29,7 @@ class Candidates(NamedTuple):
     heatmap: Array  # [B, h, w, J] mean over the orientations
     joints: Array  # [B, N, J, 2] map pixels of this scale
     score: Array  # [B, N] value of the part map, -inf where there is no pose
+    pixels: Array  # [B, N, 2] where they were found, map pixels
 
 
 class Scored(NamedTuple):
@@ -37,6 +39,7 @@ class Scored(NamedTuple):
     response: Array  # [B, N, J] keypoint maps at the joints, mean over the scales
     joint_score: Array  # [B, N, J] part score times response, 0 where there is no pose
     score: Array  # [B, N] mean over the joints, -inf where there is no pose
+    part_score: Array  # [B, N] comparable between the scales, 0 where there is no pose
 
 
 def candidates(
@@ -80,6 +83,7 @@ def candidates(
         heatmap=flip_test.average(maps.heatmap, joint_order),
         joints=joints.reshape(batch, -1, *joints.shape[3:]),
         score=jnp.where(score > threshold, score, -jnp.inf).reshape(batch, -1),
+        pixels=pixels.reshape(batch, -1, 2).astype(offset.dtype),
     )
 
 
@@ -104,9 +108,10 @@ def scored(
     responses = [read(x.heatmap, joints, size) for x in found]
     response = sum(responses[1:], responses[0]) / len(responses)
     real = part_score > -jnp.inf
-    joint_score = jnp.where(real, part_score, 0)[..., None] * response
+    part_score = jnp.where(real, part_score, 0)
+    joint_score = part_score[..., None] * response
     score = jnp.where(real, jnp.mean(joint_score, axis=-1), -jnp.inf)
-    return Scored(joints, response, joint_score, score)
+    return Scored(joints, response, joint_score, score, part_score)
 
 
 def persons(
@@ -118,11 +123,13 @@ def persons(
     nms: float,
     fuse: bool,
     max_poses: int | None,
+    labelled: Array | None = None,
 ) -> Poses:
     """Groups candidates by their similarity: one pose per person, best first.
 
     Neither method predicts visibility: keypoint maps learn hidden joints like those
-    that show.
+    that show. If it is known which joints probably have a label, a pose is scored by
+    OAKS of its joint scores, instead of their mean.
 
     Args:
         joints: [B, N, J, 2] source pixels.
@@ -132,16 +139,25 @@ def persons(
         nms: strict lower bound of the OKS within one person's poses.
         fuse: pose fusion (PINet, section 3.4); False keeps the best of each person.
         max_poses: how many persons to give at most; None for as many as candidates.
+        labelled: [B, N, J] probability of having a label.
     """
 
-    def one(joints: Array, joint_score: Array, score: Array) -> Poses:
+    def one(
+        joints: Array, joint_score: Array, score: Array, labelled: Array | None
+    ) -> Poses:
         area = grouping.extent_area(joints)
         oks = grouping.oks_matrix(joints, sigmas, area)
         groups = grouping.greedy_groups(oks, score, nms)
         giver, score = grouping.fuse(groups, joint_score, score, members=fuse)
+        given = functools.partial(jnp.take_along_axis, indices=giver, axis=0)
+        if labelled is not None:
+            by_label = rescoring.oaks(given(labelled), given(joint_score))
+            score = jnp.where(score > -jnp.inf, by_label, -jnp.inf)
         score, best = jax.lax.top_k(score, min(max_poses or len(score), len(score)))
         giver = giver[best]  # [P, J]
+        given = functools.partial(jnp.take_along_axis, indices=giver, axis=0)
         joints = jnp.take_along_axis(joints, giver[..., None], axis=0)
-        return located(joints, jnp.take_along_axis(joint_score, giver, axis=0), score)
+        poses = located(joints, given(joint_score), score)
+        return poses if labelled is None else poses._replace(labelled=given(labelled))
 
-    return jax.vmap(one)(joints, joint_score, score)
+    return jax.vmap(one)(joints, joint_score, score, labelled)

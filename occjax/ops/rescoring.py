@@ -104,10 +104,42 @@ def best_oks(joints: Array, labels: Labels, sigmas: Sequence[float]) -> Array:
     Returns:
         [B, N], 0 where nobody is labelled.
     """
-    labelled = (labels.visibility > 0) & (labels.area > 0)[..., None]  # [B, P, J]
+    return jnp.max(_alike(joints, labels, sigmas)[1], axis=-1)
+
+
+def of_nearest(
+    joints: Array, labels: Labels, sigmas: Sequence[float]
+) -> tuple[Array, Array]:
+    """What OAKS asks of each pose, by the person whom it resembles most.
+
+    Args:
+        joints: [B, N, J, 2] input pixels.
+        labels: the truth, P persons.
+        sigmas: J joint deviations relative to sqrt(area).
+
+    Returns:
+        Similarity of the joints [B, N, J], and which have a label [B, N, J] bool.
+    """
+    alike, oks = _alike(joints, labels, sigmas)
+    nearest = jnp.argmax(oks, axis=-1)[..., None]  # [B, N, 1]
+    alike = jnp.take_along_axis(alike, nearest[..., None], axis=2)[:, :, 0]
+    labelled = jnp.take_along_axis(_labelled(labels), nearest, axis=1)
+    return alike, labelled
+
+
+def _alike(
+    joints: Array, labels: Labels, sigmas: Sequence[float]
+) -> tuple[Array, Array]:
+    """Similarity of poses with all people, [B, N, P, J] and over labels [B, N, P]."""
+    labelled = _labelled(labels)  # [B, P, J]
     truth = labels.joints.astype(joints.dtype)[:, None]
     area = labels.area.astype(joints.dtype)[:, None]
-    alike = similarity(joints[:, :, None], truth, area, sigmas)  # [B, N, P, J]
+    alike = similarity(joints[:, :, None], truth, area, sigmas)
     count = jnp.sum(labelled, axis=-1, dtype=joints.dtype)[:, None]
     total = jnp.sum(alike, axis=-1, where=labelled[:, None])
-    return jnp.max(total / jnp.maximum(count, 1), axis=-1)
+    return alike, total / jnp.maximum(count, 1)
+
+
+def _labelled(labels: Labels) -> Array:
+    """[B, P, J] bool; padding has no labels."""
+    return (labels.visibility > 0) & (labels.area > 0)[..., None]

@@ -8,6 +8,7 @@ import scenes
 from faster_coco_eval.core import mask as run_lengths
 
 from data_prep import builder, shards
+from data_prep import crowd as crowd_builder
 from data_prep.account import Account
 from occjax.data import pipeline, records, sources
 from occjax.errors import UserError
@@ -248,3 +249,18 @@ def test_crowd_splits_render_different_scenes():
         test, {"size": 64, "threads": 0, "max_persons": 4}, 3, labels=True
     )
     assert [batch.inputs.image.shape for batch in batches] == [(3, 64, 64, 3)]
+
+
+def test_a_run_may_be_tested_on_another_dataset_of_the_same_joints(tmp_path):
+    options = {"num_scenes": 2, "test_scenes": 2, "size": (64, 64)}
+    for name, skeleton in (("one", "coco"), ("two", "coco"), ("limbs", "ocpose")):
+        chosen = {**options, "skeleton": skeleton}
+        crowd_builder.write(str(tmp_path), name, "test", chosen)
+    crowd_builder.write(str(tmp_path), "one", "train", options)
+    data = {"dir": str(tmp_path), "dataset": "one", "split": "train"}
+    data["eval_split"] = "test"
+    assert sources.load_test(data).name == "one"
+    assert sources.load_test(data, "train").split == "train"
+    assert sources.load_test({**data, "eval_dataset": "two"}).name == "two"
+    with pytest.raises(UserError, match="eval_dataset: expected the joints of coco"):
+        sources.load_test({**data, "eval_dataset": "limbs"})

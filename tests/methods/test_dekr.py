@@ -136,7 +136,8 @@ def test_the_rescoring_net_learns_the_oks_and_moves_nothing_else(learnt):
 def candidates_of(joints, score, width=MAP):
     joints = jnp.asarray(joints, jnp.float32)
     heatmap = jnp.ones((joints.shape[0], MAP, width, 17))
-    return Candidates(heatmap, joints, jnp.asarray(score, jnp.float32))
+    pixels = jnp.zeros((*joints.shape[:2], 2), jnp.int32)  # nothing looks at them
+    return Candidates(heatmap, joints, jnp.asarray(score, jnp.float32), pixels)
 
 
 def decoded(model, *found):
@@ -164,8 +165,8 @@ def test_one_of_two_nearby_poses_stays_and_others_do_too():
 def test_larger_scales_come_first_in_the_suppression():
     pose = np.random.default_rng(0).uniform(2, 12, (17, 2))
     found = candidates_of([[pose]], [[0.5]])
-    twice = Candidates(
-        jnp.ones((1, 2 * MAP, 2 * MAP, 17)), 2 * found.joints + 0.01, found.score
+    twice = found._replace(
+        heatmap=jnp.ones((1, 2 * MAP, 2 * MAP, 17)), joints=2 * found.joints + 0.01
     )
     poses = decoded(small(scale_decrease=0.9), found, twice)
     there = np.asarray(poses.score[0]) > -np.inf

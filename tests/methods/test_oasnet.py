@@ -11,6 +11,7 @@ import pytest
 from occjax.data import pipeline
 from occjax.data.crowd import Crowd
 from occjax.methods import oasnet
+from occjax.nn import siamese
 from occjax.nn.crop_model import Reading
 from occjax.ops import joint_maps
 from occjax.runtime import config as configs
@@ -94,7 +95,7 @@ def test_both_views_are_one_batch_of_the_same_network():
 
 def test_each_view_has_its_own_occlusion_and_both_the_same_joints():
     _, labels = batch()
-    views = oasnet._views_of(labels)
+    views = siamese.labels_of_rows(labels)
     hidden = joint_maps.occluded(views, (16, 16), 1.0, 4)
     maps, weight = joint_maps.targets_of_crops(views, (16, 16), 1.0, 4)
     np.testing.assert_array_equal(maps[::2], maps[1::2])

@@ -155,6 +155,7 @@ def test_three_scales_become_the_published_persons(golden, name):
             nhwc(z[f"heatmap_s{scale}"]),
             jnp.asarray(z[f"poses_s{scale}"])[None],
             jnp.asarray(z[f"scores_s{scale}"])[None],
+            pixels=None,
         )
         for scale in ("1.0", "2.0", "0.5")
     ]

@@ -1,0 +1,105 @@
+"""DAG's parts, and all papers' in one: what `python -m studies.combination` trains.
+
+A variant is KIND_ROW. With each seed a `base` of the kind comes first, trained from
+scratch; all rows go on from it with as many views a step as each other: 16 images, or 8
+in two views; 32 crops, or 16 in two views. KIND is
+
+whole   PINet and the combination, on whole images of the crowd: `pinet`, each part
+        added to it and taken from all of them
+crop    DAG's Table 2, and the other papers' systems, on crops of the same people
+lsp     DAG's Table 2 on crops of LSP Extended
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, dag, hrnet, oahpe, oasnet, occjax, opecnet, pinet, study_lsp
+
+CROWD = dict(common.CROWD, overlap=0.4, label_hidden=True)
+SCENES = 12_000
+OVERLAPS = (0.2, 0.4, 0.6)  # mean largest box IoU of the scenes that are tested on
+TEST_SCENES = 300
+STEPS = {"whole": (3000, 800), "crop": (3000, 600), "lsp": (1500, 400)}  # base, rows
+TABLE = ("hrnet", "augmentation", "attention", "graph", "dag")
+PARTS = ("occluders", "mimicry", "graph", "attention", "scores")
+ROWS = {
+    "whole": (
+        *("base", "pinet", "full"),
+        *(f"{how}_{part}" for how in ("with", "without") for part in PARTS[:-1]),
+    ),
+    "crop": ("base", *TABLE, "opecnet", "oasnet", "oahpe"),
+    "lsp": ("base", *TABLE),
+}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment of a kind and a row.
+
+    Raises:
+        ValueError: there is no such variant.
+    """
+    variant = variant or "whole_full"
+    common.check(variant, tuple(f"{a}_{b}" for a, rows in ROWS.items() for b in rows))
+    kind, row = variant.split("_", 1)
+    config = _whole(row) if kind == "whole" else _crop(row)
+    config.steps = STEPS[kind][row != "base"]
+    config.update(dict(eval_every=config.steps, checkpoint_every=config.steps))
+    if kind == "lsp":
+        photographs = study_lsp.get_config("hrnet")
+        persons = config.data.max_persons
+        config.data = photographs.data
+        config.data.max_persons = persons
+        config.model.sharpness = photographs.model.sharpness
+        config.loss.location = photographs.loss.location
+        return config
+    if "crowd" in config.data:
+        del config.data["crowd"]
+    config.data.update(dict(dataset="overlap-40", eval_images=0))
+    config.data.eval_dataset = "overlap-40"
+    return config
+
+
+def _whole(row: str) -> ConfigDict:
+    """PINet with some parts, or without some of all."""
+    if row == "base":
+        config = pinet.laptop()
+        config.model.update(dict(refine="none"))
+        del config.loss["refine"]
+        return config
+    how, _, part = row.partition("_")
+    chosen = {"pinet": (), "full": PARTS, "with": (part,)}.get(
+        how, tuple(x for x in PARTS if x != part)
+    )
+    config = occjax.full()
+    parted = pinet.laptop()
+    if "occluders" not in chosen:
+        config.occlusion = oasnet.PATCHES if "mimicry" in chosen else ()
+    elif "mimicry" not in chosen:
+        config.occlusion = dag.OCCLUSION
+    if "mimicry" not in chosen:
+        config.model.mimic = "none"
+        del config.loss["mimic"]
+        config.batch_size = parted.batch_size
+    if "graph" not in chosen:
+        config.model.refine = parted.model.refine
+    if "attention" not in chosen:
+        config.model.weigh_channels = False
+        del config.model["attend"]
+    return config
+
+
+def _crop(row: str) -> ConfigDict:
+    """One of DAG's Table 2, or a paper's system."""
+    if row in ("opecnet", "oasnet", "oahpe"):
+        return {"opecnet": opecnet, "oasnet": oasnet, "oahpe": oahpe}[row].laptop()
+    if row in ("base", "hrnet"):
+        return hrnet.laptop()
+    config, all_parts = dag.laptop(), row == "dag"
+    if not all_parts and row != "augmentation":
+        config.occlusion = ()
+    if not all_parts and row != "attention":
+        config.model.attend = None
+        del config.loss["everybody"]
+    if not all_parts and row != "graph":
+        config.model.refine = None
+        del config.loss["pose"]
+    return config
