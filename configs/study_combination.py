@@ -12,12 +12,21 @@ lsp     DAG's Table 2 on crops of LSP Extended
 
 from ml_collections import ConfigDict
 
-from configs import common, dag, hrnet, oahpe, oasnet, occjax, opecnet, pinet, study_lsp
+from configs import (
+    common,
+    dag,
+    hrnet,
+    ksnet,
+    oahpe,
+    oasnet,
+    occjax,
+    opecnet,
+    pinet,
+    study_lsp,
+)
 
-CROWD = dict(common.CROWD, overlap=0.4, label_hidden=True)
-SCENES = 12_000
-OVERLAPS = (0.2, 0.4, 0.6)  # mean largest box IoU of the scenes that are tested on
-TEST_SCENES = 300
+CROWD = dict(common.CROWD, overlap=0.4)
+SCENES = {"train": 12_000, "test": 900}
 STEPS = {"whole": (3000, 800), "crop": (3000, 600), "lsp": (1500, 400)}  # base, rows
 TABLE = ("hrnet", "augmentation", "attention", "graph", "dag")
 PARTS = ("occluders", "mimicry", "graph", "attention", "scores")
@@ -26,7 +35,7 @@ ROWS = {
         *("base", "pinet", "full"),
         *(f"{how}_{part}" for how in ("with", "without") for part in PARTS[:-1]),
     ),
-    "crop": ("base", *TABLE, "opecnet", "oasnet", "oahpe"),
+    "crop": ("base", *TABLE, "opecnet", "oasnet", "oahpe", "ksnet"),
     "lsp": ("base", *TABLE),
 }
 
@@ -40,7 +49,10 @@ def get_config(variant: str = "") -> ConfigDict:
     variant = variant or "whole_full"
     common.check(variant, tuple(f"{a}_{b}" for a, rows in ROWS.items() for b in rows))
     kind, row = variant.split("_", 1)
-    config = _whole(row) if kind == "whole" else _crop(row)
+    if row == "ksnet":  # all else is OA-HPE's
+        config = ksnet.laptop()
+    else:
+        config = _whole(row) if kind == "whole" else _crop(row)
     config.steps = STEPS[kind][row != "base"]
     config.update(dict(eval_every=config.steps, checkpoint_every=config.steps))
     if kind == "lsp":
@@ -51,10 +63,9 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.sharpness = photographs.model.sharpness
         config.loss.location = photographs.loss.location
         return config
-    if "crowd" in config.data:
+    if row != "ksnet":
         del config.data["crowd"]
-    config.data.update(dict(dataset="overlap-40", eval_images=0))
-    config.data.eval_dataset = "overlap-40"
+        config.data.update(dict(dataset="crowded", eval_images=0))
     return config
 
 
@@ -89,8 +100,18 @@ def _whole(row: str) -> ConfigDict:
 
 def _crop(row: str) -> ConfigDict:
     """One of DAG's Table 2, or a paper's system."""
-    if row in ("opecnet", "oasnet", "oahpe"):
-        return {"opecnet": opecnet, "oasnet": oasnet, "oahpe": oahpe}[row].laptop()
+    if row == "opecnet":
+        return opecnet.laptop()
+    if row == "oasnet":
+        config = oasnet.laptop()
+        config.model.repair.read = 0  # as the base reads its features
+        return config
+    if row == "oahpe":
+        config = oahpe.laptop()
+        config.model.backbone = hrnet.laptop().model.backbone
+        config.model.coarse_sigmas = ()
+        del config.loss["coarse"]
+        return config
     if row in ("base", "hrnet"):
         return hrnet.laptop()
     config, all_parts = dag.laptop(), row == "dag"

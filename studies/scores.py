@@ -16,7 +16,6 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from absl import flags
 
 from configs import study_scores as systems
@@ -24,7 +23,7 @@ from data_prep import coco as coco_prep
 from occjax import skeletons
 from occjax.data import sources
 from occjax.runtime import cli
-from studies import albums, command, crops, runs
+from studies import albums, boxes, command, crops, runs
 
 FLAGS = flags.FLAGS
 NAMES = {"oahpe": "OA-HPE", "hrnet": "HRNet"}
@@ -84,8 +83,8 @@ def main(argv: Sequence[str]) -> None:
                 place = f"{name}/{base}"
                 found.setdefault(place, []).append(ranked(run, run / "ranked"))
                 if name == "coco":
-                    boxes = str(detected(folder, datasets))
-                    scored = ranked(run, run / "detected", boxes=boxes)
+                    found_boxes = str(detected(folder, datasets))
+                    scored = ranked(run, run / "detected", boxes=found_boxes)
                     found.setdefault(f"{place}/detected", []).append(scored)
     pathlib.Path(FLAGS.output).write_text(page(found), encoding="utf-8")
     print(f"written: {FLAGS.output}")
@@ -109,16 +108,9 @@ def photographs(folder: pathlib.Path, out: pathlib.Path) -> None:
 
 
 def detected(folder: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
-    """Boxes of a public network's poses: the extent of the joints and a sixth more."""
-    path = out / "boxes.json"
+    """Boxes around a public network's poses."""
     text = (folder / "eval_reference" / DETECTIONS).read_text(encoding="utf-8")
-    found = json.loads(text)
-    for item in found:
-        joints = np.reshape(item.pop("keypoints"), (-1, 3))[:, :2]
-        low, size = joints.min(axis=0), np.ptp(joints, axis=0)
-        item["bbox"] = [*(low - size / 12).tolist(), *(7 / 6 * size).tolist()]
-    path.write_text(json.dumps(found), encoding="utf-8")
-    return path
+    return boxes.around(json.loads(text), out / "boxes.json")
 
 
 def train(name: str, base: str, seed: int) -> pathlib.Path:

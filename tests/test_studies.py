@@ -1,12 +1,14 @@
 """Pages of studies: every seed stands on them, and the means are right."""
 
 import itertools
+import json
 
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 
 from configs import (
+    study_combination,
     study_couples,
     study_mimicry,
     study_occluders,
@@ -14,7 +16,16 @@ from configs import (
     study_scores,
 )
 from occjax import skeletons
-from studies import couples, covered, mimicry, occluders, parts, scores
+from studies import (
+    boxes,
+    combination,
+    couples,
+    covered,
+    mimicry,
+    occluders,
+    parts,
+    scores,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -164,6 +175,61 @@ def test_the_page_of_scores_has_every_seed_of_every_set(monkeypatch):
     assert "0.625 (0.500-0.750)" in page
     assert "| left eye | 0.625 |" in page
     assert "59 photographs of train2017" in page
+
+
+def test_rows_that_go_on_from_a_base_see_as_many_views():
+    for kind, rows in study_combination.ROWS.items():
+        configs = {row: study_combination.get_config(f"{kind}_{row}") for row in rows}
+        assert len({c.steps for row, c in configs.items() if row != "base"}) == 1
+        for row, config in configs.items():
+            views = 1 + any(o["name"] == "paste_patches" for o in config.occlusion)
+            assert views * config.batch_size == configs["base"].batch_size, row
+    with pytest.raises(ValueError, match="'whole_best'"):
+        study_combination.get_config("whole_best")
+
+
+def test_each_part_is_added_to_pinet_and_taken_from_all():
+    def settings(row):
+        config = study_combination.get_config(f"whole_{row}")
+        occluders = {one["name"] for one in config.occlusion} - {"paste_patches"}
+        model = config.model
+        return {
+            "occluders": bool(occluders),
+            "mimicry": model.mimic != "none",
+            "graph": model.refine == "multi_hop",
+            "attention": "attend" in model and model.weigh_channels,
+        }
+
+    assert not any(settings("pinet").values())
+    assert all(settings("full").values())
+    for part in settings("full"):
+        assert settings(f"with_{part}") == {p: p == part for p in settings("full")}
+        assert settings(f"without_{part}") == {p: p != part for p in settings("full")}
+
+
+def test_the_page_of_the_combination_has_every_table():
+    row = [[0.25, 0.5, 0.25, 0.125], [0.75, 0.5, 0.25, 0.125]]
+    found = {
+        "parts": {"PINet": row, "all in one": row},
+        "papers": dict.fromkeys(combination.SYSTEMS.values(), row),
+        "table": dict.fromkeys(combination.TABLE.values(), row),
+        "photographs": dict.fromkeys(combination.TABLE.values(), row),
+    }
+    with flagsaver.flagsaver(seeds=["4", "5"]):
+        page = combination.page(found, "study")
+    assert page.count("| 50.0 (25.0-75.0) |") == 2 + 6 + 5 + 5
+    assert "| system | AP | IoU 0.0-0.3 | IoU 0.3-0.5 | IoU 0.5-1.0 |" in page
+    assert "(study.png)" in page
+    assert combination.plot(found["papers"])[1:4] == b"PNG"
+
+
+def test_boxes_reach_around_poses(tmp_path):
+    joints = [10, 20, 1, 16, 50, 1, 22, 80, 0.5]
+    path = boxes.around(
+        [dict(image_id=3, keypoints=joints, score=0.5)], tmp_path / "boxes.json"
+    )
+    (box,) = json.loads(path.read_text())
+    assert box == dict(image_id=3, score=0.5, bbox=[9.0, 15.0, 14.0, 70.0])
 
 
 def test_pages_tell_occluded_and_visible_joints_apart():

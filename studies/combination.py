@@ -1,0 +1,258 @@
+"""DAG's parts one by one, and five papers' parts in one model, where people overlap.
+
+    python -m studies.combination --photographs DIR [--seeds 0,1,2]
+        [--workdir runs/study-combination] [--output docs/study.md]
+
+Trains what configs/study_combination.py lists with each seed, on the built-in crowd and
+on the crops of LSP Extended, which DIR has (studies/crops.py), and writes the page and
+a plot beside it. Finished runs are not repeated, so the command goes on where it was
+stopped.
+"""
+
+import io
+import json
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags
+from matplotlib.figure import Figure
+
+from configs import study_combination as systems
+from occjax import files
+from occjax.data import sources
+from occjax.evaluation import coco, occlusion
+from occjax.runtime import cli
+from studies import boxes, command, covered, crops, runs
+
+FLAGS = flags.FLAGS
+EDGES = (0.0, 0.3, 0.5, 1.0)  # of the largest box IoU in an image
+TABLE = {
+    "hrnet": "baseline",
+    "augmentation": "+ augmentation",
+    "attention": "+ attention (ADAM)",
+    "graph": "+ graph (FGMH-GCN)",
+    "dag": "all (DAG)",
+}
+PARTS = {
+    "occluders": "DAG's occluders",
+    "mimicry": "OASNet's mimicry",
+    "graph": "DAG's graph",
+    "attention": "DAG's attention",
+    "scores": "scores as OAKS",
+    "fusion": "PINet's fusion",
+}
+SYSTEMS = {  # the papers', and what reads whole images
+    "pinet": "PINet",
+    "opecnet": "OPEC-Net",
+    "oasnet": "OASNet",
+    "dag": "DAG",
+    "ksnet": "OA-HPE + KS-net",
+    "full": "all in one",
+}
+START = {  # weights of the base that all rows go on from
+    "whole": "^(trunk|heatmap_head|part_head|offset_head)/",
+    "crop": "^(trunk|head)/",
+    "lsp": "^(trunk|head)/",
+}
+
+INTRODUCTION = """# DAG's parts, and the parts of five papers in one model
+
+Made by `python -m studies.combination --photographs DIR`. Scenes of the built-in crowd,
+two or three people, mean box IoU 0.4; AP of unseen ones by the largest box IoU of two
+people, in per cent: mean and, in brackets, lowest and highest of the seeds {seeds}.
+With each seed a base is trained from scratch, all rows go on from it with as many views
+as each other: {whole} and {whole_more} steps of 16 images, {crop} and {crop_more} of 32
+crops; on photographs {lsp} and {lsp_more}.
+
+## The combination, part by part
+
+Whole images. Each part is added to PINet, and taken from the model that has all.
+"""
+PAPERS_TEXT = """
+## Beside the papers' systems
+
+All but PINet and the combination see a person a crop, here in boxes around the poses of
+the same seed's PINet. KS-net has its steps besides those of OA-HPE.
+
+![AP against overlap]({stem}.png)
+"""
+TABLE_TEXT = """
+## DAG's Table 2
+
+Crops of annotated boxes.
+"""
+PHOTOGRAPHS_TEXT = """
+## DAG's Table 2 on photographs
+
+PCK@0.2 of 600 crops of LSP Extended, as they are and with two to four patches of the
+same photograph over joints.
+"""
+
+
+def define_flags() -> None:
+    """Declares the command's flags."""
+    command.define_flags(
+        "combination",
+        output="docs/study.md",
+        photographs="the crops: images/, annotations/",
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains what is missing, and writes the page and the plot."""
+    del argv
+    datasets = pathlib.Path(FLAGS.workdir) / "datasets"
+    folder, output = command.photographs(), pathlib.Path(FLAGS.output)
+    runs.render(datasets, "crowded", systems.CROWD, systems.SCENES)
+    crops.prepare(folder, datasets)
+    covered.prepare(folder, datasets)
+    found: dict[str, dict[str, list]] = {}
+    for seed in FLAGS.seeds:  # whole comparisons first, should the study be stopped
+        for name, rows in compared(int(seed)).items():
+            for row, figures in rows.items():
+                found.setdefault(name, {}).setdefault(row, []).append(figures)
+    files.write_bytes(output.with_suffix(".png"), plot(found["papers"]))
+    output.write_text(page(found, output.stem), encoding="utf-8")
+    print(f"written: {output}, {output.with_suffix('.png')}")
+
+
+def compared(seed: int) -> dict[str, dict[str, list[float]]]:
+    """Figures of all tables with one seed, by table and row."""
+    table = {
+        words: by_overlap(train("crop", row, seed)) for row, words in TABLE.items()
+    }
+    photographs = {
+        words: [read(pck) for read in covered.COLUMNS.values()]
+        for words, pck in (
+            (words, covered.pck(train("lsp", row, seed)))
+            for row, words in TABLE.items()
+        )
+    }
+    return {
+        "parts": parts(seed),
+        "papers": papers(seed),
+        "table": table,
+        "photographs": photographs,
+    }
+
+
+def parts(seed: int) -> dict[str, list[float]]:
+    """AP of PINet with each part, of all in one, and of that without each."""
+    whole, full = train("whole", "pinet", seed), train("whole", "full", seed)
+    rows = {"PINet": scored(whole, score="heatmap")}
+    for part, words in PARTS.items():
+        if part not in ("scores", "fusion"):
+            rows[f"+ {words}"] = scored(
+                train("whole", f"with_{part}", seed), score="heatmap"
+            )
+    rows[f"+ {PARTS['scores']}"] = scored(whole, score="oaks")
+    rows["all in one"] = by_overlap(full)
+    for part, words in PARTS.items():
+        if part not in ("scores", "fusion"):
+            rows[f"all but {words}"] = by_overlap(
+                train("whole", f"without_{part}", seed)
+            )
+    rows[f"all but {PARTS['scores']}"] = scored(full, score="heatmap")
+    rows[f"all but {PARTS['fusion']}"] = scored(full, set="model.fuse=False")
+    return rows
+
+
+def papers(seed: int) -> dict[str, list[float]]:
+    """AP of each paper's system, those of crops on boxes around PINet's poses."""
+    whole = train("whole", "pinet", seed)
+    own = runs.evaluate(whole, whole / "score=heatmap", score="heatmap")
+    poses = json.loads((own / "detections.json").read_text(encoding="utf-8"))
+    around = str(boxes.around(poses, whole / "boxes.json"))
+    rows = {}
+    for row, words in SYSTEMS.items():
+        if row == "pinet":
+            rows[words] = by_overlap(own)
+        elif row == "full":
+            rows[words] = by_overlap(train("whole", "full", seed))
+        else:
+            rows[words] = scored(train("crop", row, seed), boxes=around)
+    return rows
+
+
+def train(kind: str, row: str, seed: int) -> pathlib.Path:
+    """Trains a row and the base that it goes on from, if that is not done yet."""
+    workdir = pathlib.Path(FLAGS.workdir)
+    settings: dict[str, Any] = {"seed": seed}
+    if row == "ksnet":
+        settings["base"] = str(train(kind, "oahpe", seed))
+    else:
+        settings["data__dir"] = workdir / "datasets"
+        if row != "base":
+            base = train(kind, "base", seed)
+            settings["init_from"] = f"{base}:{START[kind]}"
+    config = f"configs/study_combination.py:{kind}_{row}"
+    return runs.train(config, workdir / f"{kind}-{row}-{seed}", **settings)
+
+
+def scored(run: pathlib.Path, **how: str) -> list[float]:
+    """`by_overlap` of a run that is scored otherwise than when it was trained."""
+    name = "_".join(f"{key}={pathlib.Path(value).name}" for key, value in how.items())
+    return by_overlap(runs.evaluate(run, run / name, **how))
+
+
+def by_overlap(folder: pathlib.Path) -> list[float]:
+    """AP of the detections in a folder: of all scenes, and by overlap."""
+    source = sources.load(
+        {"dir": f"{FLAGS.workdir}/datasets", "dataset": "crowded"}, "test"
+    )
+    truth = coco.ground_truth(source)
+    found = json.loads((folder / "detections.json").read_text(encoding="utf-8"))
+    matches = coco.Matches(truth, found, source.skeleton)
+    bins = occlusion.by_overlap(truth, matches, EDGES)
+    return [matches.metrics()["AP"], *(row["AP"] for row in bins)]
+
+
+def plot(rows: Mapping[str, Sequence[Sequence[float]]]) -> bytes:
+    """AP of the papers' systems against overlap, mean and range, as a PNG file."""
+    figure = Figure((6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    middles = [
+        (low + high) / 2 for low, high in zip(EDGES[:-1], EDGES[1:], strict=True)
+    ]
+    for name, seeds in rows.items():
+        columns = [[100 * x for x in c] for c in zip(*seeds, strict=True)][1:]
+        means = [statistics.mean(column) for column in columns]
+        (line,) = axes.plot(middles, means, marker="o", ms=3, lw=1.5, label=name)
+        low, high = ([f(column) for column in columns] for f in (min, max))
+        axes.fill_between(middles, low, high, alpha=0.15, color=line.get_color())
+    axes.set(xlabel="largest box IoU of two people", ylabel="AP", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    return picture.getvalue()
+
+
+def page(found: Mapping[str, Mapping[str, Sequence]], stem: str) -> str:
+    """The study as a Markdown page."""
+    steps = {}
+    for kind, (base, more) in systems.STEPS.items():
+        steps |= {kind: base, f"{kind}_more": more}
+    overlaps = [
+        f"IoU {low:.1f}-{high:.1f}"
+        for low, high in zip(EDGES[:-1], EDGES[1:], strict=True)
+    ]
+    columns = ("AP", *overlaps)
+    texts = {
+        "parts": INTRODUCTION.format(seeds=", ".join(FLAGS.seeds), **steps),
+        "papers": PAPERS_TEXT.format(stem=stem),
+        "table": TABLE_TEXT,
+        "photographs": PHOTOGRAPHS_TEXT,
+    }
+    lines = []
+    for name, text in texts.items():
+        heads = tuple(covered.COLUMNS) if name == "photographs" else columns
+        lines += [text, *runs.tables(heads, found[name], FLAGS.seeds)]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)
