@@ -28,6 +28,7 @@ SHIPPED = [
     "configs/oahpe.py:coco",
     *(f"configs/dag.py{variant}" for variant in ("", ":coco", ":released")),
     *(f"configs/occjax.py{variant}" for variant in ("", ":crowdpose", ":coco")),
+    *(f"configs/poseur.py{variant}" for variant in ("", ":dag", ":coco", ":coco_dag")),
     "configs/oasnet.py:dag",
     "configs/pinet.py:dag",
 ]
