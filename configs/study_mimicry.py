@@ -20,7 +20,7 @@ from configs import common, oasnet, study_lsp
 
 SETS = ("crowd", "lsp")
 SCENES = {"train": 12_000, "test": 500}
-BASE_STEPS, STEPS = {"crowd": 4000, "lsp": 1500}, 400
+STEPS = {"crowd": (4000, 1200), "lsp": (1500, 400)}  # base, rows
 NOTHING = dict(told="nothing", erase=False, reconstruct=False)
 ROWS = {
     "base": dict(repair=NOTHING, mimic="none"),
@@ -61,10 +61,8 @@ def get_config(variant: str = "") -> ConfigDict:
         config.loss.mimic = 100.0
     if config.model.repair.told == "nothing":
         del config.loss["occlusion"]
-    config.steps = STEPS
+    config.steps = STEPS[where][row != "base"]
     if row in ("base", "plain"):
         config.update(dict(batch_size=32, occlusion=()))
-    if row == "base":
-        config.steps = BASE_STEPS[where]
     config.update(dict(eval_every=config.steps, checkpoint_every=config.steps))
     return config

@@ -41,9 +41,10 @@ CROWD: dict[str, Callable[[dict], float]] = {
 INTRODUCTION = """# OASNet's parts one by one
 
 Made by `python -m studies.mimicry --photographs DIR`. With each seed a plain network is
-trained from scratch for {crowd} steps on the crowd, {lsp} on photographs; all rows go
-on from it for {steps} steps of 32 views: 32 crops, or 16 both with and without patches.
-Per cent: mean and, in brackets, lowest and highest of the seeds {seeds}.
+trained from scratch for {crowd[0]} steps on the crowd, {lsp[0]} on photographs; all
+rows go on from it for {crowd[1]} and {lsp[1]} steps of 32 views: 32 crops, or 16 both
+with and without patches. Per cent: mean and, in brackets, lowest and highest of the
+seeds {seeds}.
 """
 CROWD_TEXT = """
 ## The built-in crowd
@@ -130,7 +131,7 @@ def imitations(workdir: pathlib.Path, sets: Sequence[str]) -> list[str]:
 def page(results: dict[str, dict[str, list]]) -> str:
     """The study as a Markdown page."""
     seeds = ", ".join(FLAGS.seeds)
-    text = INTRODUCTION.format(**systems.BASE_STEPS, steps=systems.STEPS, seeds=seeds)
+    text = INTRODUCTION.format(**systems.STEPS, seeds=seeds)
     lines = [text]
     for name, rows in results.items():
         first = next(iter(rows.values()))[0]
