@@ -2,9 +2,10 @@
 
 A variant is crowd_ROW or lsp_ROW. With each seed `base` comes first, a plain network
 trained from scratch; all other rows go on from it for as long as each other, with as
-many views a step: 32 crops, or 16 in two views. On photographs all also learn where
-joints are, or so short a training from scratch would end with empty maps; the crowd's
-is longer, as its people are apart by a few pixels.
+many views a step: 32 crops, or 16 in two views. The network has half the channels of
+oasnet.laptop, or the study would take a day of two cores. On photographs all also learn
+where joints are, or so short a training from scratch would end with empty maps; the
+crowd's is longer, as its people are apart by a few pixels.
 
 base            plain crops
 plain           the same, trained on
@@ -20,7 +21,8 @@ from configs import common, oasnet, study_lsp
 
 SETS = ("crowd", "lsp")
 SCENES = {"train": 12_000, "test": 500}
-STEPS = {"crowd": (4000, 1200), "lsp": (1500, 400)}  # base, rows
+STEPS = {"crowd": (2000, 600), "lsp": (1000, 250)}  # base, rows
+BACKBONE = dict(widths=(24, 48, 96), depths=(1, 1, 2), features=48)
 NOTHING = dict(told="nothing", erase=False, reconstruct=False)
 ROWS = {
     "base": dict(repair=NOTHING, mimic="none"),
@@ -53,6 +55,8 @@ def get_config(variant: str = "") -> ConfigDict:
     else:
         del config.data["crowd"]
         config.data.update(dict(dataset="ordinary", eval_images=0))
+    config.model.backbone.update(dict(BACKBONE, name="pyramid"))
+    config.model.repair.update(dict(read=BACKBONE["features"], inner=24))
     config.model.repair.update(ROWS[row].get("repair", {}))
     config.model.mimic = ROWS[row]["mimic"]
     if config.model.mimic == "none":

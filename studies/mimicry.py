@@ -5,20 +5,22 @@
 
 Trains the rows of configs/study_mimicry.py with each seed on the built-in crowd and on
 the crops of LSP Extended, which DIR has (studies/crops.py), and writes the page: mean
-and spread, and every seed as it came out. Finished runs are not repeated, so the
-command goes on where it was stopped.
+and spread, and every seed as it came out. Runs whose figures are kept beside the page
+are not repeated, so the command goes on where it was stopped.
 """
 
 import pathlib
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from configs import common
 from configs import study_mimicry as systems
 from occjax.runtime import cli
-from studies import command, covered, crops, imitation, runs
+from studies import command, covered, crops, imitation, kept, runs
 
 FLAGS = flags.FLAGS
 NAMES = {
@@ -31,12 +33,8 @@ NAMES = {
     "cosine": "+ mimicry by cosine instead",
     "kl": "+ mimicry by KL instead",
 }
-CROWD: dict[str, Callable[[dict], float]] = {
-    "AP": lambda m: m["AP"],
-    "AP75": lambda m: m["AP75"],
-    "occluded joints": lambda m: m["occlusion"]["joints"]["all"]["Inv75"],
-    "visible joints": lambda m: m["occlusion"]["joints"]["all"]["V75"],
-}
+CROWD = ("AP", "AP75", "occluded joints", "visible joints")
+MIMICRY = ("transport", "l2", "cosine", "kl")
 
 INTRODUCTION = """# OASNet's parts one by one
 
@@ -58,14 +56,13 @@ PHOTOGRAPHS_TEXT = """
 
 3,200 crops of LSP Extended to train on, whose natural occlusion is not labelled;
 PCK@0.2 of 600 others, as they are and with two to four patches of the same photograph
-over joints ({covered} joints covered, {free} not).
+over joints ({occluded} joints covered, {visible} not).
 """
 IMITATION_TEXT = """
 ## Imitation
 
-The mimicry of the first seed's trainings, mean of the first and of the last tenth of
-their steps, and of unseen crops with patches: to their own clean twin, and to that of
-another crop.
+Means of the seeds: the mimicry of the first and of the last tenth of training, and of
+unseen crops with patches: to their own clean twin, and to that of another crop.
 """
 
 
@@ -78,22 +75,41 @@ def main(argv: Sequence[str]) -> None:
     """Trains what is missing and writes the page."""
     del argv
     datasets = pathlib.Path(FLAGS.workdir) / "datasets"
-    folder, measures = command.photographs(), {"crowd": on_crowd, "lsp": covered.pck}
+    folder = command.photographs()
     runs.render(datasets, "ordinary", dict(common.CROWD), systems.SCENES)
     crops.prepare(folder, datasets)
     covered.prepare(folder, datasets)
+    figures = kept.Figures(FLAGS.output)
     results: dict[str, dict[str, list]] = {
-        name: {row: [] for row in NAMES} for name in measures
+        name: {row: [] for row in NAMES} for name in systems.SETS
     }
     for seed in FLAGS.seeds:  # whole comparisons first, should the study be stopped
         for name, rows in results.items():
-            train(name, "base", int(seed))
             for row, scores in rows.items():
-                scores.append(measures[name](train(name, row, int(seed))))
-    lines = [page(results), *imitations(pathlib.Path(FLAGS.workdir), tuple(results))]
-    text = "\n".join(lines) + "\n"
-    pathlib.Path(FLAGS.output).write_text(text, encoding="utf-8")
+                scores.append(measured(figures, name, row, int(seed)))
+    pathlib.Path(FLAGS.output).write_text(page(results), encoding="utf-8")
     print(f"written: {FLAGS.output}")
+
+
+def measured(figures: kept.Figures, name: str, row: str, seed: int) -> dict[str, Any]:
+    """Figures of a row of a set, trained if they are not kept yet.
+
+    Returns:
+        `shares` by column, `joints` that are occluded and visible and, of rows with
+        mimicry, `imitation`.
+    """
+    config, base = (systems.get_config(f"{name}_{one}") for one in (row, "base"))
+
+    def measure() -> dict[str, Any]:
+        train(name, "base", seed)
+        run = train(name, row, seed)
+        found = MEASURES[name](run)
+        if row in MIMICRY:
+            found["imitation"] = imitation.measure(run)
+        return found
+
+    both = ConfigDict({"row": config, "base": base})
+    return figures.of(f"{name}-{row}-{seed}", both, measure)
 
 
 def train(name: str, row: str, seed: int) -> pathlib.Path:
@@ -110,43 +126,51 @@ def train(name: str, row: str, seed: int) -> pathlib.Path:
 
 def on_crowd(run: pathlib.Path) -> dict[str, Any]:
     """Figures of the unseen scenes."""
-    return runs.score(run, f"{FLAGS.workdir}/datasets", "ordinary")
+    found = runs.score(run, f"{FLAGS.workdir}/datasets", "ordinary")
+    joints = found["occlusion"]["joints"]["all"]
+    shares = (found["AP"], found["AP75"], joints["Inv75"], joints["V75"])
+    return {
+        "shares": dict(zip(CROWD, shares, strict=True)),
+        "joints": {key: joints[key] for key in ("occluded", "visible")},
+    }
 
 
-def imitations(workdir: pathlib.Path, sets: Sequence[str]) -> list[str]:
-    """A table of how the features of both views came together, by set and mimicry."""
-    lines = [
+def on_photographs(run: pathlib.Path) -> dict[str, Any]:
+    """Figures of the test crops, as they are and with patches."""
+    found = covered.pck(run)
+    joints = found[covered.SPLIT]
+    return {
+        "shares": {words: read(found) for words, read in covered.COLUMNS.items()},
+        "joints": {key: joints[key]["count"] for key in ("occluded", "visible")},
+    }
+
+
+MEASURES = {"crowd": on_crowd, "lsp": on_photographs}
+
+
+def page(results: Mapping[str, Mapping[str, Sequence[dict[str, Any]]]]) -> str:
+    """The study as a Markdown page."""
+    lines = [INTRODUCTION.format(**systems.STEPS, seeds=", ".join(FLAGS.seeds))]
+    texts = CROWD_TEXT, PHOTOGRAPHS_TEXT
+    for rows, text in zip(results.values(), texts, strict=True):
+        first = next(iter(rows.values()))[0]
+        lines.append(text.format(**first["joints"], test=systems.SCENES["test"]))
+        shares = {
+            NAMES[row]: [list(one["shares"].values()) for one in scores]
+            for row, scores in rows.items()
+        }
+        lines += runs.tables(tuple(first["shares"]), shares, FLAGS.seeds)
+    lines += [
         IMITATION_TEXT,
         "| | mimicry | start | end | own twin | another's twin |",
         "|---|---|---|---|---|---|",
     ]
-    for name in sets:
-        for row in ("transport", "l2", "cosine", "kl"):
-            found = imitation.measure(workdir / f"{name}-{row}-{FLAGS.seeds[0]}")
-            cells = " | ".join(f"{value:.3g}" for value in found.values())
-            lines.append(f"| {name} | {row} | {cells} |")
-    return lines
-
-
-def page(results: dict[str, dict[str, list]]) -> str:
-    """The study as a Markdown page."""
-    seeds = ", ".join(FLAGS.seeds)
-    text = INTRODUCTION.format(**systems.STEPS, seeds=seeds)
-    lines = [text]
     for name, rows in results.items():
-        first = next(iter(rows.values()))[0]
-        if name == "crowd":
-            figures, joints = CROWD, first["occlusion"]["joints"]["all"]
-            lines.append(CROWD_TEXT.format(**joints, test=systems.SCENES["test"]))
-        else:
-            figures, joints = covered.COLUMNS, first[covered.SPLIT]
-            hidden, free = (joints[k]["count"] for k in ("occluded", "visible"))
-            lines.append(PHOTOGRAPHS_TEXT.format(covered=hidden, free=free))
-        shares = {
-            NAMES[row]: [[f(one) for f in figures.values()] for one in scores]
-            for row, scores in rows.items()
-        }
-        lines += runs.tables(tuple(figures), shares, FLAGS.seeds)
+        for row in MIMICRY:
+            found = [one["imitation"].values() for one in rows[row]]
+            means = [statistics.mean(values) for values in zip(*found, strict=True)]
+            cells = " | ".join(f"{value:.3g}" for value in means)
+            lines.append(f"| {name} | {row} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
