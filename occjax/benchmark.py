@@ -277,22 +277,12 @@ def inference(task: Task, layout: Any, repeats: int) -> dict[str, float]:
 
 def training(config: Any, task: Task, layout: Any, repeats: int) -> dict[str, Any]:
     """Compile time and rate of the train step; the task's state is used up."""
-    import jax
-    from jax.experimental.compilation_cache import compilation_cache
-
     from occjax.runtime import speed as device
     from occjax.runtime import step
 
     run = step.make_train_step(config, task.method, task.model, task.state, layout)
     batch = layout.shard_batch(task.batch)
-    names = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
-    usual = {name: getattr(jax.config, name) for name in names}
-    try:
-        return device.training(run, task.state, batch, repeats)
-    finally:  # its own cache is gone, so nothing else can compile into it
-        for name, value in usual.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
+    return device.training(run, task.state, batch, repeats)
 
 
 def reading(config: Any, data: dict, repeats: int) -> dict[str, Any] | None:

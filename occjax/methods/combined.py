@@ -6,7 +6,7 @@ every image in two views whose features learn to be alike, and scores in the man
 OA-HPE and KS-net: a joint counts as far as it probably has a label, and by how well it
 is expected to be located. Such scores also say which joints a fused pose takes.
 
-No paper has this; what it is worth is measured in docs/study.md.
+No paper has this; `python -m studies.combination` measures what it is worth.
 """
 
 from collections.abc import Mapping

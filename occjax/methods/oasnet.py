@@ -20,11 +20,7 @@ from occjax.nn.critic import Critic
 from occjax.nn.crop_model import CropModel, Reading
 from occjax.nn.erase_reconstruct import Repaired
 from occjax.nn.heatmap_net import STRIDE, HeatmapNet
-from occjax.ops import (
-    crop_maps,
-    joint_maps,
-    sampling,
-)
+from occjax.ops import crop_maps, joint_maps, sampling
 from occjax.types import Array, Inputs, Labels, Poses
 
 PUBLISHED, PRETRAINED = heatmap_net.PUBLISHED, heatmap_net.PRETRAINED

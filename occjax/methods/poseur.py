@@ -19,7 +19,7 @@ import numpy as np
 from flax import linen as nn
 
 from occjax.nn import backbone as build_backbone
-from occjax.nn import check_stride, crop_model, resnet
+from occjax.nn import check_stride, crop_model, guided_refine, resnet
 from occjax.nn.attention import Discriminate
 from occjax.nn.guided_refine import GuidedRefine
 from occjax.nn.heatmap_net import STRIDE
@@ -87,7 +87,7 @@ class Model(nn.Module):
     @property
     def refines(self) -> bool:
         """Whether a graph moves the last pose."""
-        return self.refine is not None and self.refine.get("hops") != 0
+        return guided_refine.wanted(self.refine)
 
     def setup(self) -> None:
         """Builds the network and the flows."""
@@ -129,7 +129,7 @@ class Model(nn.Module):
             joints, score = self._upright(joints, score, size[0])
             finest = finest[::2]
         if self.refines:
-            joints = self._moved(finest, joints, train=train)
+            joints = self.refiner.of_crops(finest, joints, STRIDE, train=train)
         if not train:
             return Outputs(joints, score)
         return Outputs(joints, score, found, everybody, self._flows(start))
@@ -156,12 +156,6 @@ class Model(nn.Module):
         mean = flip_test.mean_pose(poses, (0,), flip, width)[:, 0, 0]
         return mean, flip_test.average_vectors(score, flip)
 
-    def _moved(self, features: Array, joints: Array, *, train: bool) -> Array:
-        """Joints [B, J, 2] of crops moved by the graph, in input pixels."""
-        low, high = (0, 0), features.shape[2:0:-1]
-        moved = self.refiner(features, joints[:, None] / STRIDE, low, high, train=train)
-        return STRIDE * moved[:, 0]
-
     def _flows(self, start: Guess) -> Mapping[str, Any]:
         """Parameters of both flows: they see labels, so the loss applies them."""
         if self.is_initializing():
@@ -180,7 +174,7 @@ class Start(nn.Module):
     def __call__(self, features: Array) -> Guess:
         """Maps features [B, h, w, C] to poses that start in the middle of the crop."""
         wide = np.promote_types(self.dtype, np.float32)
-        middle = jnp.zeros((len(features), self.joints, 2), wide)
+        middle = jnp.zeros((features.shape[0], self.joints, 2), wide)
         return guess(jnp.mean(features, axis=(1, 2)), middle, "move")
 
 

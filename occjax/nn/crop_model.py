@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from flax import linen as nn
 
+from occjax.nn import guided_refine
 from occjax.nn.erase_reconstruct import Repaired
 from occjax.nn.guided_refine import GuidedRefine
 from occjax.nn.heatmap_net import STRIDE, HeatmapNet
@@ -84,7 +85,7 @@ class CropModel(nn.Module):
     @property
     def refines(self) -> bool:
         """Whether a graph moves the pose of the maps."""
-        return self.refine is not None and self.refine.get("hops") != 0
+        return guided_refine.wanted(self.refine)
 
     def network(self, **fields: Any) -> HeatmapNet:
         """The network of these fields and of those that a method adds."""
@@ -129,7 +130,8 @@ class CropModel(nn.Module):
             return reading
         start, _ = decoding.highest_pixel(found.heatmaps[-1])
         features = found.features[-1]
-        pose = self._moved(features, self.stride * start, train=True)
+        start = self.stride * start
+        pose = self.refiner.of_crops(features, start, STRIDE, train=True)
         return reading._replace(pose=pose)
 
     def read(self, inputs: Inputs) -> Reading:
@@ -147,7 +149,8 @@ class CropModel(nn.Module):
             return found
         start, _ = crop_maps.joints(self, found, inputs)
         start = sampling.affine(start, sampling.inverse(inputs.to_source))
-        return found._replace(pose=self._moved(features, start, train=False))
+        pose = self.refiner.of_crops(features, start, STRIDE, train=False)
+        return found._replace(pose=pose)
 
     def _test(self, image: Array) -> tuple[Reading, Array]:
         """One scale, and the features [B, h, w, C] of the upright crops."""
@@ -170,15 +173,6 @@ class CropModel(nn.Module):
             features = features[::2]
         hidden = None if hidden is None else hidden[..., 0]
         return Reading(maps, hidden=hidden, labelled=labelled), features
-
-    def _moved(self, features: Array, joints: Array, *, train: bool) -> Array:
-        """Joints [B, J, 2] of crops moved by the graph, in input pixels.
-
-        Its frame is the crop; features of stride 4 lie at multiples of 4.
-        """
-        low, high = (0, 0), features.shape[2:0:-1]
-        moved = self.refiner(features, joints[:, None] / STRIDE, low, high, train=train)
-        return STRIDE * moved[:, 0]
 
 
 def loss_terms(

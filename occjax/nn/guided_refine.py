@@ -3,6 +3,7 @@
 Xu et al., ICASSP 2024, section 2.3: FGMH-GCN.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -28,6 +29,11 @@ BONES = {
         *((6, 8), (7, 9), (8, 10), (9, 11), (12, 13)),
     ),
 }
+
+
+def wanted(fields: Mapping[str, Any] | None) -> bool:
+    """Whether fields of a `GuidedRefine` ask for one: with "hops" 0 there is none."""
+    return fields is not None and fields.get("hops") != 0
 
 
 class GuidedRefine(nn.Module):
@@ -91,3 +97,20 @@ class GuidedRefine(nn.Module):
             mask=None if mask is None else mask.reshape(-1),
         )
         return sampling.from_unit(unit + moved.reshape(unit.shape), low, high)
+
+    def of_crops(
+        self, features: Array, joints: Array, stride: int, *, train: bool
+    ) -> Array:
+        """Moved joints [B, J, 2] of a pose a crop, in input pixels.
+
+        The frame is the crop.
+
+        Args:
+            features: [B, h, w, C], which lie at multiples of the stride.
+            joints: [B, J, 2] input pixels.
+            stride: input pixels per pixel of the features.
+            train: normalise by this batch.
+        """
+        size = features.shape[2:0:-1]
+        moved = self(features, joints[:, None] / stride, (0, 0), size, train=train)
+        return stride * moved[:, 0]

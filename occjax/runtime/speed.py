@@ -1,10 +1,11 @@
 """Times of what runs on the device."""
 
+import contextlib
 import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -46,10 +47,7 @@ def matmul_rate(dtype: str, repeats: int) -> float:
 
 def training(train_step: Any, state: Any, batch: Batch, repeats: int) -> dict[str, Any]:
     """Compile time and rate of the train step, its FLOPs and memory."""
-    with tempfile.TemporaryDirectory() as cache:
-        jax.config.update("jax_compilation_cache_dir", cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        _forget_compiled()
+    with _empty_cache():
         start = time.perf_counter()
         lowered = train_step.lower(state, batch)
         traced = time.perf_counter()
@@ -89,10 +87,22 @@ def images_of(batch: Batch) -> int:
     return math.prod(batch.inputs.image.shape[:-3])
 
 
-def _forget_compiled() -> None:
-    """Makes the next compilation a cold one, looked up in no earlier cache."""
-    compilation_cache.reset_cache()
-    jax.clear_caches()
+@contextlib.contextmanager
+def _empty_cache() -> Iterator[None]:
+    """Compilations are cold at first and then cached, in no cache but this one's."""
+    names = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+    usual = {name: getattr(jax.config, name) for name in names}
+    with tempfile.TemporaryDirectory() as cache:
+        for name, value in zip(names, (cache, 0.0), strict=True):
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        jax.clear_caches()
+        try:
+            yield
+        finally:  # the folder goes, so nothing else can compile into it
+            for name, value in usual.items():
+                jax.config.update(name, value)
+            compilation_cache.reset_cache()
 
 
 def _planned(memory: Any) -> int | None:
