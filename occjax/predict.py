@@ -1,6 +1,7 @@
-"""Finds the people in pictures with a trained model.
+"""Finds the people in pictures or in a video with a trained model.
 
-    python -m occjax.predict --workdir DIR --input IMAGE|FOLDER --output OUT
+    python -m occjax.predict --workdir DIR --input IMAGE|FOLDER|VIDEO --output OUT
+        [--boxes FILE]
 
 reads the run that occjax.train left in DIR and writes
 
@@ -11,35 +12,42 @@ reads the run that occjax.train left in DIR and writes
     OUT/drawings/*.png     joints predicted to be occluded or unlabelled are hollow;
                            left side orange, right side blue, bones in a colour for
                            each person
+    OUT/NAME.mp4           the same of a video; its poses' image_id counts frames from 1
 
 Coordinates are pixels of the picture as it stands upright, turned as the camera's
 orientation tag says. Files that are no readable image are counted and named at the end.
-poses.json has every pose; drawings show those that score at least --min_score.
+poses.json has every pose; drawings show those that score at least --min_score. Models
+that see a person at a time need --boxes: a COCO result list whose image_id counts the
+pictures by name, or the frames, from 1; with `keypoints` for those that correct poses.
 """
 
 import collections
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tqdm
 from absl import flags
 
-from occjax import draw, files
-from occjax.data import folder, pipeline, sources
+from occjax import draw, files, video
+from occjax.data import folder, pictures, results
 from occjax.errors import UserError
 from occjax.evaluation import checks, coco
 from occjax.runtime import cli, options
 
 FLAGS = flags.FLAGS
+FRAMES = 32  # of a video that are looked at together
 _DRAW_FROM = 0.1  # score; for runs that were never evaluated
 
 
 def define_flags() -> None:
     """Declares the command's flags."""
     flags.DEFINE_string("workdir", None, "Folder of the run to use.")
-    flags.DEFINE_string("input", None, "Image, or folder of images.")
+    flags.DEFINE_string("input", None, "Image, folder of images, or video.")
     flags.DEFINE_string("output", None, "Folder to write to.")
+    flags.DEFINE_string("boxes", None, "File of boxes or poses of people.")
     flags.DEFINE_float(
         "min_score",
         None,
@@ -56,11 +64,14 @@ def main(argv: Any) -> None:
     for name in ("workdir", "input", "output"):
         if not FLAGS[name].value:
             raise UserError(f"--{name} is missing; --help tells more.")
-    chosen, paths = options.parsed(), folder.find(FLAGS.input)
+    chosen, path = options.parsed(), pathlib.Path(FLAGS.input)
     if len(chosen.scores) > 1 or "oracle" in chosen.scores:
         raise UserError("--score: expected one score, heatmap or oaks.")
+    look: Any = watch
+    if not (path.is_file() and path.suffix.lower() in video.SUFFIXES):
+        look, path = predict, folder.find(path)
     cli.start_jax()
-    predict(FLAGS.workdir, paths, FLAGS.output, chosen, FLAGS.min_score)
+    look(FLAGS.workdir, path, FLAGS.output, chosen, FLAGS.min_score, FLAGS.boxes)
 
 
 def predict(
@@ -69,6 +80,7 @@ def predict(
     output: str,
     chosen: options.Options,
     min_score: float | None,
+    boxes: str | None = None,
 ) -> None:
     """Finds the people in image files and writes what the module promises.
 
@@ -78,35 +90,92 @@ def predict(
         output: folder to write to.
         chosen: how to look at the images.
         min_score: of a drawn pose; None for the run's own.
+        boxes: file of the people's boxes or poses.
 
     Raises:
         UserError: the run or an argument is at fault, or no file can be read.
     """
-    from occjax.runtime import trained  # late: a wrong flag needs no wait for JAX
+    from occjax.estimator import Estimator  # late: a wrong flag needs no wait for JAX
 
     target = _target(output)
-    step, config = trained.last(workdir, chosen.flip, chosen.changes)
-    for score in chosen.scores:
-        trained.rank_by(config, score)
-    data = config.data.to_dict() | {"eval_images": 0}
-    skeleton = sources.skeleton_of(data)
-    pictures = folder.Folder(_shown(paths, "reading"), skeleton)
-    if not len(pictures):
-        raise UserError(f"no readable image; {pictures.unreadable[0]}")
-    model = trained.load(workdir, step, config, skeleton)
-    batch_size = min(model.batch_size, model.rounded(len(pictures)))
-    batches = pipeline.test_batches(pictures, data, batch_size, chosen.scales)
-    poses, image_ids = model.predict(batches, len(pictures))
-    found = coco.detections(poses, image_ids.tolist(), skeleton)
+    model = Estimator(workdir, chosen)
+    source = folder.Folder(_shown(paths, "reading"), model.skeleton)
+    if not len(source):
+        raise UserError(f"no readable image; {source.unreadable[0]}")
+    source.boxes = _people(boxes, source, model.needs)
+    poses, image_ids = model.look(source, show=True)
+    found = coco.detections(poses, image_ids.tolist(), model.skeleton)
     for item in found:
-        item["file_name"] = pictures.paths[item["image_id"] - 1].name
+        item["file_name"] = source.paths[item["image_id"] - 1].name
     files.write_json(target / "poses.json", found)
     least = _least_score(workdir) if min_score is None else min_score
-    shown = _draw_all(target / "drawings", pictures, found, least)
-    print(f"{target}: {len(pictures)} images, {shown} people drawn, {len(found)} poses")
-    if pictures.unreadable:
-        print(f"{len(pictures.unreadable)} of {len(paths)} files could not be read:")
-        print("\n".join(f"  {line}" for line in pictures.unreadable))
+    shown = _draw_all(target / "drawings", source, found, least)
+    print(f"{target}: {len(source)} images, {shown} people drawn, {len(found)} poses")
+    if source.unreadable:
+        print(f"{len(source.unreadable)} of {len(paths)} files could not be read:")
+        print("\n".join(f"  {line}" for line in source.unreadable))
+
+
+def watch(
+    workdir: str,
+    path: pathlib.Path,
+    output: str,
+    chosen: options.Options,
+    min_score: float | None,
+    boxes: str | None = None,
+) -> None:
+    """Finds the people in a video and writes what the module promises.
+
+    Args:
+        workdir: of the run.
+        path: of the video.
+        output: folder to write to.
+        chosen: how to look at the frames.
+        min_score: of a drawn pose; None for the run's own.
+        boxes: file of the people's boxes or poses.
+
+    Raises:
+        UserError: the run or an argument is at fault, or the video cannot be read.
+    """
+    from occjax.estimator import Estimator  # late: a wrong flag needs no wait for JAX
+    from occjax.runtime import progress
+
+    target, reader = _target(output), video.Reader(path)
+    model = Estimator(workdir, chosen)
+    frames = pictures.Pictures([], model.skeleton)
+    frames.image_ids = np.arange(1, reader.announced + 1)
+    people: dict[int, list] = collections.defaultdict(list)
+    for one in _people(boxes, frames, model.needs) or ():
+        people[one.image].append(one.box if one.pose is None else one.pose)
+
+    def find(images: Sequence[np.ndarray], first: int) -> Any:
+        given = [people[first + i] for i in range(len(images))] if model.needs else None
+        return model(images, **({model.needs: given} if model.needs else {}))
+
+    least = _least_score(workdir) if min_score is None else min_score
+    drawing = video.Drawing(model.skeleton, least)
+    with progress.counted(reader.announced, "frame") as show:
+        done = video.annotate(reader, target, find, drawing, FRAMES, show)
+    rate = done.frames / done.seconds
+    print(
+        f"{target}: {done.frames} frames, {done.drawn} people drawn, {done.poses} "
+        f"poses, {rate:.1f} frames/s"
+    )
+    if done.frames < reader.announced:
+        print(f"{path}: only {done.frames} of {reader.announced} frames can be read")
+
+
+def _people(path: str | None, source: Any, needs: str) -> list[results.Result] | None:
+    """Whom to look at: what a file has for a model that needs it."""
+    if not needs:
+        if path is not None:
+            raise UserError("--boxes: this model finds people by itself.")
+        return None
+    if path is None:
+        raise UserError(
+            f"--boxes is missing: this model sees a person at a time and needs {needs}."
+        )
+    return results.read(path, "--boxes", source, poses=needs == "poses")[0]
 
 
 def _shown(items: Any, what: str) -> Any:
@@ -131,19 +200,19 @@ def _least_score(workdir: str) -> float:
 
 
 def _draw_all(
-    target: pathlib.Path, pictures: folder.Folder, found: list[dict], least: float
+    target: pathlib.Path, source: folder.Folder, found: list[dict], least: float
 ) -> int:
     """Writes a drawing of each picture and counts the people on them."""
     people = collections.defaultdict(list)
     for item in found:
         people[item["image_id"]].append(item)
     shown = 0
-    for index in _shown(range(len(pictures)), "drawing"):
-        record = pictures[index]
+    for index in _shown(range(len(source)), "drawing"):
+        record = source[index]
         at = people[record["image_id"]]
-        panel = draw.found_panel(record["image"], at, pictures.skeleton, "", least)
+        panel = draw.found_panel(record["image"], at, source.skeleton, "", least)
         drawn = draw.draw_people(
-            panel.image, panel.joints, panel.visibility, pictures.skeleton
+            panel.image, panel.joints, panel.visibility, source.skeleton
         )
         draw.save_png(target / f"{record['file_name']}.png", drawn)
         shown += len(panel.joints)

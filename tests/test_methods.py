@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from occjax import methods, skeletons
+from occjax import artefact, export, methods, skeletons
 from occjax.runtime import config as configs
 from occjax.runtime import initial, metrics, optim, step
 from occjax.types import Batch, Inputs, Labels
@@ -312,6 +312,28 @@ def test_an_image_is_judged_by_itself(task):
     turned = jax.tree.map(lambda x: x[::-1].copy(), task.batch.inputs)
     back = jax.tree.map(lambda x: x[::-1], task.predict(task.variables, turned))
     close(back, poses, rtol=1e-3, atol=1e-3)
+
+
+def test_its_artefact_gives_the_same_for_any_number_of_images(task):
+    data, joints = task.config.data.to_dict(), 17
+    inputs = task.batch.inputs._replace(clean=None)
+    specs = export.examples(data, joints, inputs.image.shape[1:-1])
+    given = {name: getattr(inputs, name) for name in specs}
+    if given.get("box", True) is None:  # of a crop: here the whole image
+        size = inputs.image.shape[1]
+        given["box"] = np.tile(np.array([0, 0, size, size], np.float32), (IMAGES, 1))
+        given["box_score"] = np.ones(IMAGES, np.float32)
+        inputs = inputs._replace(box=given["box"], box_score=given["box_score"])
+    program = export.serialise(
+        task.method, task.model, task.variables, specs, ("cpu", "cuda", "tpu")
+    )
+    about = dict(joints=(), bones=(), size=inputs.image.shape[-3:-1], needs=specs)
+    about |= dict(platforms=(), crops=ROWS if inputs.image.ndim == 5 else 0)
+    run = artefact.Artefact(program, about)
+    image = given.pop("image")
+    close(run(image, **given), task.predict(task.variables, inputs)._asdict())
+    one = run(image[:1], **{name: value[:1] for name, value in given.items()})
+    close(one, {k: v[:1] for k, v in run(image, **given).items()}, rtol=1e-3, atol=1e-3)
 
 
 def test_poses_are_given_in_pixels_of_the_source(task):

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from occjax.data import records
+from occjax.data import pictures, records
+from occjax.data.results import Result
 from occjax.errors import UserError
 from occjax.skeletons import Skeleton
 
@@ -41,7 +42,9 @@ class Folder:
         paths: of the files that can be read.
         unreadable: one line for each file that cannot.
         sizes: [N, 2] height and width of every picture.
+        image_ids: [N], 1 to N.
         max_persons: 0, as nobody is labelled.
+        boxes: whom to crop, as of `pictures.Pictures`.
     """
 
     name = "pictures"
@@ -60,6 +63,8 @@ class Folder:
             except UserError as error:
                 self.unreadable.append(str(error))
         self.sizes = np.array(sizes, np.int64).reshape(-1, 2)
+        self.image_ids = np.arange(1, len(self.paths) + 1)
+        self.boxes: list[Result] | None = None
 
     def __len__(self) -> int:
         """How many pictures can be read."""
@@ -71,16 +76,8 @@ class Folder:
         Raises:
             UserError: the file has become unreadable since.
         """
-        image = _read(self.paths[index])
-        return {
-            "image": image,
-            "image_id": index + 1,
-            "file_name": self.paths[index].name,
-            "height": image.shape[0],
-            "width": image.shape[1],
-            "crowd_index": -1.0,
-            "persons": {},
-        }
+        path = self.paths[index]
+        return pictures.record(_read(path), index + 1, path.name)
 
 
 def _read(path: pathlib.Path) -> np.ndarray:

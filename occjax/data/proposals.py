@@ -34,7 +34,7 @@ class Proposed(people.Detected):
         Raises:
             UserError: as `results.read`, or no pose shows anybody.
         """
-        found, self.dropped = results.read(path, "proposals", source, poses=True)
+        found, self.dropped = results.read(path, "data.proposals", source, poses=True)
         poses: dict[int, list[results.Result]] = {}
         for one in found:
             poses.setdefault(one.image, []).append(one)

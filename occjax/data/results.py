@@ -36,7 +36,7 @@ def read(
 
     Args:
         path: of the file.
-        setting: that named the file, for messages.
+        setting: that named the file, for messages, such as data.detections.
         source: of the images.
         images: only entries on the first so many images, 0 for all.
         poses: whether entries must have `keypoints`, those of the source's skeleton.
@@ -89,12 +89,12 @@ def _entries(path: str, setting: str) -> list:
     try:
         entries = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"data.{setting}: {path}: {error.strerror}.") from error
+        raise UserError(f"{setting}: {path}: {error.strerror}.") from error
     except ValueError as error:
-        raise UserError(f"data.{setting}: {path} is no JSON ({error}).") from error
+        raise UserError(f"{setting}: {path} is no JSON ({error}).") from error
     if not isinstance(entries, list):
         raise UserError(
-            f"data.{setting}: {path}: expected a list of boxes, "
+            f"{setting}: {path}: expected a list of boxes, "
             f"found {type(entries).__name__}."
         )
     return entries
@@ -117,7 +117,7 @@ def _checked(
     if pose is None or "bbox" in entry:
         box = _numbers(entry, "bbox", 4, where)
     else:
-        box = _around(pose)
+        box = around(pose)
     score = entry.get("score")
     if not _sound(score):
         raise UserError(
@@ -141,8 +141,8 @@ def _numbers(entry: dict, key: str, count: int, where: str) -> np.ndarray:
     return np.array(value, np.float64)
 
 
-def _around(pose: np.ndarray) -> np.ndarray:
-    """Box [4] of the joints of a pose that were found; nothing around none."""
+def around(pose: np.ndarray) -> np.ndarray:
+    """Box [4] of the joints of a pose [J, 3] that were found; nothing around none."""
     found = pose[pose[:, 2] > 0, :2]
     if not len(found):
         return np.zeros(4)

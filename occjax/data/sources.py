@@ -20,7 +20,8 @@ class Source(Protocol):
     A source may know more without reading records: `sizes` [N, 2], height and width
     of every image (or `size`, if all are equal), `labelled_joints` and `image_ids` [N],
     `targets` [N], how many people of an image can be cropped, and `target_joints`, the
-    labelled joints of each of these, image after image.
+    labelled joints of each of these, image after image. One without labels may have
+    `boxes`, a list of `results.Result`: whom to crop.
     """
 
     @property

@@ -223,16 +223,21 @@ def _testing_crops(
 
 def _boxes(source: Source, data: Mapping[str, Any], images: int) -> people.People:
     """What to crop in the first so many images, 0 for all."""
+    given = getattr(source, "boxes", None)
+    if given is not None:
+        return people.Detected(source, given)
     boxes, poses = data.get("detections"), data.get("eval_proposals")
     if data.get("proposals") and not poses:
         raise UserError("data.eval_proposals: expected a file, as data.proposals is.")
     if boxes and poses:
         raise UserError("data.detections and data.eval_proposals: expected only one.")
     if poses:
-        found, _ = results.read(poses, "eval_proposals", source, images, poses=True)
+        found, _ = results.read(
+            poses, "data.eval_proposals", source, images, poses=True
+        )
         return people.Detected(source, found)
     if boxes:
-        found, _ = results.read(boxes, "detections", source, images)
+        found, _ = results.read(boxes, "data.detections", source, images)
         return people.Detected(source, found)
     return people.Annotated(source, images, bool(data.get("clip_boxes", True)))
 

@@ -216,7 +216,7 @@ class Model(nn.Module):
             return frames.of_box(inputs.box, EXPANDED)
         height, width = inputs.image.shape[1:3]
         size = jnp.broadcast_to(
-            jnp.asarray((0, 0, width, height), jnp.float32), (len(inputs.image), 4)
+            jnp.asarray((0, 0, width, height), jnp.float32), (inputs.image.shape[0], 4)
         )
         return frames.then(sampling.inverse(inputs.to_source), frames.of_box(size))
 
@@ -247,7 +247,7 @@ def _inside(inputs: Inputs) -> Array:
     height, width = inputs.image.shape[1:3]
     rows, columns = jnp.mgrid[:height, :width]
     pixels = jnp.stack((columns, rows), axis=-1).astype(jnp.float32)
-    pixels = jnp.broadcast_to(pixels[None], (len(inputs.image), *pixels.shape))
+    pixels = jnp.broadcast_to(pixels[None], (inputs.image.shape[0], *pixels.shape))
     source = sampling.affine(pixels, inputs.to_source)
     away = jnp.abs(sampling.affine(source, frames.of_box(inputs.box, EXPANDED)))
     return jnp.all(away <= 1, axis=-1, keepdims=True)

@@ -80,7 +80,7 @@ class SpatialAttention(nn.Module):
     def _map(self, x: Array, features: int, name: str) -> Array:
         """A 1 x 1 convolution: [B, h, w, C] to [B, h * w, features]."""
         y = conv(features, 1, dtype=self.dtype, use_bias=True, name=name)(x)
-        return y.reshape(len(y), -1, features)
+        return y.reshape(y.shape[0], -1, features)
 
 
 class Attended(NamedTuple):

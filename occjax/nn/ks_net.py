@@ -37,4 +37,4 @@ class KSNet(nn.Module):
         wide = np.promote_types(x.dtype, np.float32)
         if self.pool:
             x = jnp.mean(x.astype(wide), axis=(1, 2))
-        return jax.nn.sigmoid(self.layers(x.reshape(len(x), -1)))
+        return jax.nn.sigmoid(self.layers(x.reshape(x.shape[0], -1)))

@@ -30,5 +30,5 @@ class LabelHead(nn.Module):
         x = bring(features, train=train)
         if self.pool:
             x = jnp.mean(x, axis=(1, 2))
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         return Perceptron(self.hidden, self.joints, self.dtype, name="layers")(x)

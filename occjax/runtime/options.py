@@ -15,8 +15,8 @@ SCORES = ("heatmap", "oaks", "oracle")
 class Options(NamedTuple):
     """What the flags say."""
 
-    flip: bool | None  # None: as the config has it
-    scales: tuple[float, ...]
+    flip: bool | None = None  # None: as the config has it
+    scales: tuple[float, ...] = (1.0,)
     changes: tuple[str, ...] = ()  # of the run's config, KEY=VALUE
     scores: tuple[str, ...] = ()  # what ranks the poses; (): as the config has it
 

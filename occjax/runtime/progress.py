@@ -1,5 +1,6 @@
 """Where a run's figures go: the screen, metrics.jsonl and TensorBoard."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -212,16 +213,29 @@ def _bar(start: int, steps: int) -> Any:
 
 def watched(batches: Iterable[Batch], total: int) -> Iterator[Batch]:
     """The same batches, with a bar on a terminal and some plain lines elsewhere."""
-    import tqdm
-
-    talks, terminal = jax.process_index() == 0, sys.stderr.isatty()
-    with tqdm.tqdm(total=total, unit="image", disable=not (talks and terminal)) as bar:
-        seen, told = set(), 0  # an image comes once for each of its crops
+    seen = set()  # an image comes once for each of its crops
+    with counted(total, "image") as show:
         for batch in batches:
             yield batch
             seen |= {i for i in np.asarray(batch.image_id).tolist() if i >= 0}
-            done = len(seen)
+            show(len(seen))
+
+
+@contextlib.contextmanager
+def counted(total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """What shows how many of a total are done: a bar, or ten plain lines elsewhere."""
+    import tqdm
+
+    talks, terminal = jax.process_index() == 0, sys.stderr.isatty()
+    told = 0
+
+    with tqdm.tqdm(total=total, unit=unit, disable=not (talks and terminal)) as bar:
+
+        def show(done: int) -> None:
+            nonlocal told
             bar.update(done - bar.n)
-            if talks and not terminal and 10 * done // total > told:
+            if talks and not terminal and total and 10 * done // total > told:
                 told = 10 * done // total
-                sys.stderr.write(f"{done}/{total} images\n")
+                sys.stderr.write(f"{done}/{total} {unit}s\n")
+
+        yield show

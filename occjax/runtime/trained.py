@@ -35,8 +35,8 @@ class Trained(NamedTuple):
         return -(-images // devices) * devices
 
     def predict(self, batches: Iterable[Batch], total: int) -> inference.Predictions:
-        """Poses of `total` images in batches, with a progress bar."""
-        watched = progress.watched(batches, total)
+        """Poses of batches, with a progress bar of `total` images; 0: without."""
+        watched = progress.watched(batches, total) if total else batches
         return inference.predict_dataset(
             *(self.predict_step, self.variables, watched, self.layout),
             self.suppress_step,

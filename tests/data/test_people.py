@@ -33,7 +33,9 @@ def write(path, entries) -> str:
 
 
 def detected(source, path, images=0) -> people.Detected:
-    return people.Detected(source, results.read(path, "detections", source, images)[0])
+    return people.Detected(
+        source, results.read(path, "data.detections", source, images)[0]
+    )
 
 
 def entry(image_id=100, box=(4, 6, 20, 30), score=0.5, **more) -> dict:
@@ -129,7 +131,7 @@ def test_detected_boxes_keep_order_image_and_score(tmp_path):
     assert [r["box_score"] for r in records] == [0.25, 1, 0.75]
     np.testing.assert_array_equal(records[2]["box"], [-4, 3, 200, 50])
     assert {r["row"] for r in records} == {-1}
-    _, dropped = results.read(path, "detections", source)
+    _, dropped = results.read(path, "data.detections", source)
     assert sorted(dropped.values()) == [1, 1, 1]
     first = detected(source, path, images=4)
     assert [first[i]["image_id"] for i in range(len(first))] == [103]

@@ -75,7 +75,7 @@ def brute_force(record, rows, poses, sigmas, least):
 def test_matching_is_greedy_in_the_order_of_the_labels(tmp_path, least):
     source = scenes.Scenes(12)
     path = noisy(source, tmp_path / "poses.json", spread=6.0)
-    found, _ = results.read(path, "proposals", source, poses=True)
+    found, _ = results.read(path, "data.proposals", source, poses=True)
     sizes = set()
     for index in range(12):
         record = source[index]
@@ -146,7 +146,7 @@ def test_the_box_is_the_files_or_that_of_the_joints_that_were_found(tmp_path):
     ]
     source = scenes.Scenes(5)
     path = write(tmp_path / "poses.json", entries)
-    found, dropped = results.read(path, "proposals", source, poses=True)
+    found, dropped = results.read(path, "data.proposals", source, poses=True)
     boxes = [one.box.tolist() for one in found]
     assert boxes == [[1, 2, 3, 4], [0, 0, 16, 32], [1, 2, 15, 30]]
     assert dropped == {"entries without extent": 1}
