@@ -270,7 +270,7 @@ def _both(values: Array, partner: Array) -> Array:
     index = partner.reshape(*partner.shape, *(1,) * (values.ndim - 1))
     other = jnp.take_along_axis(own, index, axis=1)
     return jnp.concatenate((own, other), axis=2).reshape(
-        len(values), -1, *values.shape[2:]
+        values.shape[0], -1, *values.shape[2:]
     )
 
 
@@ -370,7 +370,7 @@ def decode(model: Model, outputs: Outputs, inputs: Inputs) -> Poses:
     limbs = jnp.where(sure[..., None], outputs.joints[:, model.limbs], limbs)
     joints = outputs.joints.at[:, model.limbs].set(limbs)
     total = rescoring.confident_mean(score, model.confident)
-    rows = (len(joints), 1) if outputs.couples is None else inputs.image.shape[:2]
+    rows = (joints.shape[0], 1) if outputs.couples is None else inputs.image.shape[:2]
     joints, score = (x.reshape(*rows, *x.shape[1:]) for x in (joints, score))
     total = total.reshape(rows)
     if inputs.box_score is not None:
