@@ -4,7 +4,7 @@ runs = $(shell for p in $(1); do $$p -c "" 2>/dev/null && echo $$p && break; don
 PYTHON ?= $(call runs,python3.11 python3)
 BIN := .venv/bin
 
-.PHONY: train test equivalence lint newest beam clean
+.PHONY: train test equivalence lint docs newest beam clean
 
 train: .venv/runtime
 	$(BIN)/python -m occjax.train --config configs/pinet.py
@@ -22,6 +22,10 @@ lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# The pages of docs/ as a site; a broken link or a page that the menu lacks is an error.
+docs: .venv/dev
+	$(BIN)/mkdocs build --quiet --strict
 
 # The newest Python and jax to be had: imports, arithmetic, one training run.
 NEWEST ?= $(call runs,python3.14 python3.13 $(HOME)/.pyenv/versions/3.13*/bin/python python3.12)
@@ -50,4 +54,4 @@ beam:
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-newest .venv-beam runs
+	rm -rf .venv .venv-newest .venv-beam runs site

@@ -13,10 +13,10 @@ released    as coco, with what the published code does otherwise and can be repe
             everybody's maps after the channels' attention, none of pixels, hops that
             are gated, and their matrices as the code divides them
 
-The pool of people to paste is `data_prep.instances`' file:
-`--config.occlusion[1].pool=PATH`, by default people of the built-in crowd. Published
-weights start from ImageNet: `--config.init_from=hrnet_w32-36af842e.pth:^trunk/`. The
-rows of the paper's Table 2:
+People to paste are of the built-in crowd, or of a file of `data_prep.instances`, which
+is the `pool` of `paste_instance` in `--config.occlusion`, which is given as a whole.
+Published weights start from ImageNet:
+`--config.init_from=hrnet_w32-36af842e.pth:^trunk/`. The rows of the paper's Table 2:
 
     --config.occlusion='()'             no augmentation
     --config.model.attend.channel=False --config.model.attend.spatial=False

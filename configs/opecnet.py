@@ -18,7 +18,7 @@ coco        COCO with SimpleBaseline, ResNet-152 at 384 x 288
 The base of the published variants comes from AlphaPose's weights,
 `--config.init_from=duc_se.pth:^trunk/`, or from a run, on CrowdPose from a run only, as
 AlphaPose knows no neck and top of the head. Poses to correct are the base's
-own; `--config.data.proposals=FILE.json` takes those of a file instead. CoupleGraph,
+own; a config whose `data.proposals` names a file takes those instead. CoupleGraph,
 the second stage, is configs/couplegraph.py.
 """
 
