@@ -18,7 +18,7 @@ coco        COCO with SimpleBaseline, ResNet-152 at 384 x 288
 The base of the published variants comes from AlphaPose's weights,
 `--config.init_from=duc_se.pth:^trunk/`, or from a run, on CrowdPose from a run only, as
 AlphaPose knows no neck and top of the head. Poses to correct are the base's
-own; a config whose `data.proposals` names a file takes those instead. CoupleGraph,
+own; `--config.data.proposals=FILE.json` takes those of a file instead. CoupleGraph,
 the second stage, is configs/couplegraph.py.
 """
 
@@ -64,6 +64,7 @@ def frozen() -> ConfigDict:
     )
     config.model.head = ConfigDict(dict(widths=(64, 48, 32), features=64))
     config.loss = ConfigDict(dict(LOSSES))
+    config.data.update(dict(proposals="", eval_proposals=""))
     config.steps = 2000
     config.optim = ConfigDict(
         dict(

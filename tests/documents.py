@@ -19,8 +19,6 @@ from occjax.runtime import config as configs
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 EXAMPLE = "direct"  # the method that docs/new_method.md makes up
-# Documented before it is there; once it is, its own flags count.
-AHEAD = {"occjax.export": {"workdir": [], "output": [], "platforms": []}}
 FOLDERS = "occjax|data_prep|configs|studies|launch|tests|docs"
 # What --help, --verbosity and the like belong to: every command has them.
 COMMON = {"help", "helpfull", "verbosity"}
@@ -150,7 +148,7 @@ def flags_of() -> dict[str, dict[str, list[str]]]:
     }
     command = [sys.executable, "-c", _ASK, *sorted(names)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
-    return AHEAD | json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @functools.cache

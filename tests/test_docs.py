@@ -4,13 +4,15 @@ import importlib.util
 import re
 import sys
 
+import cv2
 import documents
 import jax
 import numpy as np
 import pytest
+import runs
 import tiny_method
 
-from occjax import skeletons
+from occjax import export, skeletons
 from occjax.types import Poses
 
 CHECKS = [
@@ -168,3 +170,22 @@ def test_the_method_of_the_guide_keeps_the_contract(example):
     assert isinstance(poses, Poses)
     assert poses.joints.shape == (2, 1, 17, 2)
     np.testing.assert_allclose(poses.joints[:, 0], outputs.joints, rtol=1e-6)
+
+
+def test_what_the_page_of_prediction_does_in_python_works(
+    tmp_path, monkeypatch, capsys
+):
+    runs.make(tmp_path / "runs/pinet")
+    image = np.random.default_rng(0).integers(0, 256, (80, 60, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "photo.jpg"), image)
+    export.write(str(tmp_path / "runs/pinet"), str(tmp_path / "pinet.zip"), ("cpu",))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(documents.ROOT / "occjax"))
+    page = (documents.ROOT / "docs/predicting.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert len(examples) == 2
+    for example in examples:
+        exec(example, {})
+    poses, found = capsys.readouterr().out.splitlines()[-2:]
+    assert "]" in poses
+    assert re.fullmatch(r"\(4, \d+\) \(4, \d+, 17, 2\)", found)

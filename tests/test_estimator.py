@@ -94,8 +94,7 @@ def test_crops_come_from_the_boxes_of_each_image(crops, images, tmp_path):
 
 def test_poses_to_correct_are_asked_for(tmp_path, images):
     settings = configs.load("configs/opecnet.py:smoke")
-    with settings.unlocked():
-        settings.data.proposals = "poses.json"
+    settings.data.proposals = "poses.json"
     run = runs.save(tmp_path / "run", settings)[0]
     model = occjax.load(run)
     assert model.needs == "poses"
