@@ -1,6 +1,7 @@
 """Several devices and several processes do what one does."""
 
 import json
+import re
 import signal
 import socket
 import time
@@ -20,8 +21,8 @@ RUN = (
 )
 
 
-def processes(folder, cache, *argv):
-    """Starts two processes of four devices each."""
+def processes(folder, cache, *argv, devices=4):
+    """Starts two processes of so many devices each."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -34,11 +35,24 @@ def processes(folder, cache, *argv):
             "--num_processes=2",
             f"--process_id={i}",
             *argv,
-            devices=4,
+            devices=devices,
             **cache,
         )
         for i in range(2)
     ]
+
+
+def wait_for_step(running, folder, number):
+    """Returns once a run has logged so many steps."""
+    end = time.monotonic() + commands.SECONDS
+    path = folder / "metrics.jsonl"
+    while time.monotonic() < end:
+        for process in running:
+            assert process.poll() is None, process.communicate()
+        if path.exists() and path.read_text().count('"loss"') >= number:
+            return
+        time.sleep(0.02)
+    raise TimeoutError(f"no step {number} in {path}")
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +123,36 @@ def test_sigterm_to_one_process_stops_both_at_the_same_step(tmp_path, cache):
     argv = ("--config.steps=4000", "--config.checkpoint_every=4000")
     argv = (*argv, "--config.eval_every=4000")
     both = processes(tmp_path, cache, *argv)
-    path = tmp_path / "metrics.jsonl"
-    end = time.monotonic() + commands.SECONDS
-    while time.monotonic() < end and not (path.exists() and path.stat().st_size):
-        time.sleep(0.05)
+    wait_for_step(both, tmp_path, 1)
     both[1].send_signal(signal.SIGTERM)
     ends = [commands.finish(process) for process in both]
 
     assert [status for status, _, _ in ends] == [143, 143], ends
     assert len([*(tmp_path / "checkpoints").iterdir()]) == 1
+
+
+def test_a_run_of_two_processes_goes_on_in_one_with_the_same_data(
+    tmp_path_factory, cache
+):
+    steps = ("--config.steps=24", "--config.eval_every=1000", *SGD)
+    steps = (*steps, "--config.checkpoint_every=5")
+    whole, broken = (tmp_path_factory.mktemp(name) for name in ("whole", "broken"))
+    command = (*commands.TINY, "--workdir", str(whole), *steps)
+    status, _, err = commands.run(*command, devices=2, **cache)
+    assert status == 0, err
+    both = processes(broken, cache, *steps, devices=1)
+    wait_for_step(both, broken, 12)
+    for process in both:
+        process.kill()
+    for process in both:
+        process.communicate()
+    reached = max(commands.figures(broken, "loss"))
+    command = (*commands.TINY, "--workdir", str(broken), *steps)
+    status, out, err = commands.run(*command, devices=2, **cache)
+
+    assert status == 0, err
+    assert reached < 24
+    assert re.search(r"step ([5-9]|\d\d) of 24, 2 x", out)
+    ours, theirs = (commands.figures(folder, "loss") for folder in (whole, broken))
+    assert list(ours) == list(theirs) == list(range(1, 25))
+    np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-4)
