@@ -18,18 +18,18 @@ poses.json has every pose; drawings show those that score at least --min_score.
 """
 
 import collections
-import pathlib
 import sys
 from typing import Any
 
 import tqdm
 from absl import flags
+from etils import epath
 
 from occjax import draw, files
 from occjax.data import folder, pipeline, sources
 from occjax.errors import UserError
 from occjax.evaluation import checks, coco
-from occjax.runtime import cli, options
+from occjax.runtime import cli, options, processes
 
 FLAGS = flags.FLAGS
 _DRAW_FROM = 0.1  # score; for runs that were never evaluated
@@ -48,6 +48,7 @@ def define_flags() -> None:
         f"{_DRAW_FROM}.",
     )
     options.define_flags()
+    cli.define_distributed_flags()
 
 
 def main(argv: Any) -> None:
@@ -65,7 +66,7 @@ def main(argv: Any) -> None:
 
 def predict(
     workdir: str,
-    paths: list[pathlib.Path],
+    paths: list[epath.Path],
     output: str,
     chosen: options.Options,
     min_score: float | None,
@@ -95,8 +96,11 @@ def predict(
         raise UserError(f"no readable image; {pictures.unreadable[0]}")
     model = trained.load(workdir, step, config, skeleton)
     batch_size = min(model.batch_size, model.rounded(len(pictures)))
-    batches = pipeline.test_batches(pictures, data, batch_size, chosen.scales)
+    share = processes.share()
+    batches = pipeline.test_batches(pictures, data, batch_size, chosen.scales, **share)
     poses, image_ids = model.predict(batches, len(pictures))
+    if not processes.first():
+        return processes.wait()
     found = coco.detections(poses, image_ids.tolist(), skeleton)
     for item in found:
         item["file_name"] = pictures.paths[item["image_id"] - 1].name
@@ -107,6 +111,7 @@ def predict(
     if pictures.unreadable:
         print(f"{len(pictures.unreadable)} of {len(paths)} files could not be read:")
         print("\n".join(f"  {line}" for line in pictures.unreadable))
+    processes.wait()
 
 
 def _shown(items: Any, what: str) -> Any:
@@ -114,24 +119,24 @@ def _shown(items: Any, what: str) -> Any:
     return tqdm.tqdm(items, what, disable=not sys.stderr.isatty(), leave=False)
 
 
-def _target(output: str) -> pathlib.Path:
-    target = pathlib.Path(output)
+def _target(output: str) -> epath.Path:
+    target = epath.Path(output)
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--output={output}: {error.strerror}.") from error
+        raise UserError(f"--output={output}: {error.strerror or error}.") from error
     return target
 
 
 def _least_score(workdir: str) -> float:
-    path = pathlib.Path(workdir) / "metrics.json"
+    path = epath.Path(workdir) / "metrics.json"
     if not path.exists():
         return _DRAW_FROM
     return checks.read_json(path).get("confident_score", _DRAW_FROM)
 
 
 def _draw_all(
-    target: pathlib.Path, pictures: folder.Folder, found: list[dict], least: float
+    target: epath.Path, pictures: folder.Folder, found: list[dict], least: float
 ) -> int:
     """Writes a drawing of each picture and counts the people on them."""
     people = collections.defaultdict(list)
