@@ -183,7 +183,8 @@ def test_one_dead_process_ends_the_other_and_the_next_start_goes_on(
     took = time.monotonic() - begun
     both[victim].kill()
     both[victim].communicate()
-    saved = max(int(path.name) for path in (tmp_path / "checkpoints").glob("[0-9]*"))
+    names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    saved = max((int(name) for name in names if name.isdigit()), default=0)
 
     assert took < 120
     assert status not in (0, 143)
