@@ -82,7 +82,8 @@ class Artefact:
         missing = [name for name in self.needs if name not in inputs]
         if missing:
             raise ValueError(f"{missing[0]} is missing.")
-        return self._run(inputs)
+        found: Any = self._run(inputs)
+        return found
 
     def _defaults(self, rows: tuple[int, ...]) -> dict[str, np.ndarray]:
         """What need not be given, for a batch of such rows."""

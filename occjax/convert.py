@@ -19,10 +19,10 @@ the names of the published code: .pth for torch.load, .safetensors or .npz.
 16-bit files have lost figures: they are refused unless --widen says to take them.
 """
 
-import pathlib
 from typing import Any
 
 from absl import flags
+from etils import epath
 
 from occjax.data import sources
 from occjax.errors import UserError
@@ -87,7 +87,7 @@ def read_torch(
     """
     from occjax.runtime import mesh, step, transfer, weight_files, weights
 
-    if workdir and (pathlib.Path(workdir) / "checkpoints").exists():
+    if workdir and (epath.Path(workdir) / "checkpoints").exists():
         raise UserError(f"--workdir={workdir}: has checkpoints; choose a new folder.")
     state_dict = weight_files.read_together(file.split(","))
     state_dict = state_dict.widened() if widen else state_dict
@@ -122,7 +122,7 @@ def _write_run(workdir: str, variables: Any, config: Any) -> None:
     with checkpoint.Checkpoints(workdir) as checkpoints:
         checkpoints.save_weights(variables, config)
     as_json = configs.as_json(config)
-    files.write_json(pathlib.Path(workdir) / "config.json", as_json, 2)
+    files.write_json(epath.Path(workdir) / "config.json", as_json, 2)
 
 
 def write_torch(workdir: str, output: str) -> None:

@@ -5,12 +5,12 @@ pixels, x before y, pixel centres on integers.
 """
 
 import colorsys
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+from etils import epath
 
 from occjax import files
 from occjax.skeletons import Skeleton
@@ -296,7 +296,7 @@ def _caption(text: str, width: int, scale: float) -> np.ndarray:
     return strip
 
 
-def save_png(path: str | pathlib.Path, image: np.ndarray) -> None:
+def save_png(path: epath.PathLike, image: np.ndarray) -> None:
     """Writes an RGB image [H, W, 3] so that no reader ever finds half of it."""
     files.write_bytes(path, encoded(image, ".png"))
 

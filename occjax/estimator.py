@@ -1,10 +1,10 @@
 """A trained model as a function of images."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from occjax.data import pipeline, views
 from occjax.data.folder import Folder
@@ -12,7 +12,7 @@ from occjax.data.pictures import Pictures
 from occjax.data.results import Result, around
 from occjax.data.sources import skeleton_of
 from occjax.errors import UserError
-from occjax.runtime import trained
+from occjax.runtime import processes, trained
 from occjax.runtime.inference import Predictions
 from occjax.runtime.options import Options
 from occjax.types import Poses
@@ -30,7 +30,7 @@ class Estimator:
             the poses of another.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], chosen: Options):
+    def __init__(self, workdir: epath.PathLike, chosen: Options):
         """Puts the weights on all devices.
 
         Args:
@@ -94,6 +94,8 @@ class Estimator:
     def look(self, source: Pictures | Folder, show: bool = False) -> Predictions:
         """Padded poses of the images of a source; those without a box may be missing.
 
+        All processes of a job must call it; each gets all poses.
+
         Args:
             source: the images.
             show: whether to show how far it is.
@@ -111,7 +113,11 @@ class Estimator:
         count = len(source) if source.boxes is None else len(source.boxes)
         size = min(self._model.batch_size, 2 ** (count - 1).bit_length())
         batches = pipeline.test_batches(
-            source, self._data, self._model.rounded(size), self._scales
+            source,
+            self._data,
+            self._model.rounded(size),
+            self._scales,
+            **processes.share(),
         )
         return self._model.predict(batches, len(source) if show else 0)
 

@@ -43,11 +43,11 @@ joints [N, J, 2]: .npz, .mat or .json, also HRNet's gt_valid.mat and pred.mat.
 docs/evaluation.md tells all formats and every key of metrics.json.
 """
 
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from absl import flags
+from etils import epath
 
 from occjax import files
 from occjax.errors import UserError
@@ -61,7 +61,7 @@ from occjax.evaluation import (
     report,
     single,
 )
-from occjax.runtime import cli, options
+from occjax.runtime import cli, options, processes
 
 FLAGS = flags.FLAGS
 DATASETS = sorted([*report.PROTOCOLS, *pck.BY_NAME])
@@ -113,6 +113,7 @@ def define_flags() -> None:
         False,
         "Correct errors with the numbers of the public tool coco-analyze.",
     )
+    cli.define_distributed_flags()
 
 
 def main(argv: Any) -> None:
@@ -187,7 +188,7 @@ def score_file(
         whole=True,
         coco_analyze_compat=how.coco_analyze_compat,
     )
-    bases = {"annotations": pathlib.Path(annotations).name, "detections": path.name}
+    bases = {"annotations": epath.Path(annotations).name, "detections": path.name}
     stamp = report.stamp(scored, dataset, **bases)
     told = _compare(scored, saved, how)
     if output:
@@ -223,7 +224,7 @@ def score_people(
     stamp = {"dataset": dataset, **facts, **protocol.stamp()}
     text = single.table(metrics)
     if output:
-        path = pathlib.Path(output)
+        path = epath.Path(output)
         files.write_json(path / "metrics.json", {"protocol": stamp} | metrics, 2)
         if page:
             from occjax.evaluation import page as pages
@@ -262,7 +263,7 @@ def score_run(
     step, config = trained.last(workdir, chosen.flip, chosen.changes)
     split = split or str(config.data.eval_split)
     if how.boxes:
-        _take_boxes(config, how.boxes)
+        scoring.take_boxes(config, how.boxes)
     source = sources.load_test(config.data.to_dict(), split)
     name = report.tested_on(config.data)
     protocol = report.chosen_protocol(dataset, name, source.skeleton)
@@ -272,6 +273,8 @@ def score_run(
             trained.rank_by(config, score)
         model = trained.load(workdir, step, config, source.skeleton)
         found = {score: _score(model, source, chosen, how, protocol)} | found
+    if not processes.first():
+        return processes.wait()
     scored = next(iter(found.values()))
     stamp = report.stamp_of_run(scored, config.to_dict(), split, step, chosen.scales)
     told = _ranked(found, chosen.scores) + _compare(scored, stamp, how)
@@ -281,37 +284,34 @@ def score_run(
         _write_page(folder, stamp, scored, scoring.pixels_of_source(source, scored))
         text += ", report.html"
     print(text + told)
+    processes.wait()
 
 
 def _score(
     model: Any, source: Any, chosen: options.Options, how: How, protocol: Any
 ) -> report.Scored:
-    """The poses of a `trained.Trained` model on a source, scored."""
+    """The poses of a `trained.Trained` model on a source, scored by process 0."""
     from occjax import scoring
     from occjax.data import pipeline
 
     data = model.config.data.to_dict()
     count = min(data["eval_images"] or len(source), len(source))
-    batches = pipeline.test_batches(source, data, model.batch_size, chosen.scales)
-    poses, image_ids = model.predict(batches, count)
-    return scoring.score(
-        *(source, data, count, poses, image_ids.tolist()),
-        protocol=protocol,
-        backend=how.backend,
-        whole=True,
-        coco_analyze_compat=how.coco_analyze_compat,
+    share = processes.share()
+    batches = pipeline.test_batches(
+        source, data, model.batch_size, chosen.scales, **share
     )
-
-
-def _take_boxes(config: Any, boxes: str) -> None:
-    """Makes a run's config crop the boxes, or correct the poses, of a file."""
-    from occjax.data import views
-
-    if not views.of_people(config.data):
-        raise UserError("--boxes: this run sees whole images, it crops nobody.")
-    with config.unlocked():
-        posed = config.data.get("eval_proposals")
-        config.data["eval_proposals" if posed else "detections"] = boxes
+    poses, image_ids = model.predict(batches, count)
+    scored: Any = None
+    if processes.first():
+        scored = scoring.score(
+            *(source, data, count, poses, image_ids.tolist()),
+            protocol=protocol,
+            backend=how.backend,
+            whole=True,
+            coco_analyze_compat=how.coco_analyze_compat,
+        )
+    processes.wait()
+    return scored
 
 
 def _ranked(found: Mapping[str, report.Scored], scores: Sequence[str]) -> str:
@@ -332,9 +332,9 @@ def _ranked(found: Mapping[str, report.Scored], scores: Sequence[str]) -> str:
     return f"\n\n{title}\n{ranking.table(figures)}"
 
 
-def _detections(given: str) -> tuple[pathlib.Path, dict | None]:
+def _detections(given: str) -> tuple[epath.Path, dict | None]:
     """Path of a detections file, and the stamp beside it if this command wrote both."""
-    path = pathlib.Path(given)
+    path = epath.Path(given)
     if path.is_dir():
         path /= "detections.json"
     beside = path.with_name("metrics.json")
@@ -379,7 +379,7 @@ def _write_page(
 
         drawings = scoring.drawings(scored, pixels)
     html = page.page(stamp, scored.metrics, drawings)
-    files.write_bytes(pathlib.Path(folder) / "report.html", html.encode())
+    files.write_bytes(epath.Path(folder) / "report.html", html.encode())
 
 
 def _folder_reader(images: str | None) -> Callable[[dict], Any] | None:

@@ -14,12 +14,12 @@ the next six months reads the file.
 """
 
 import json
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
+from etils import epath
 
 from occjax import artefact, files
 from occjax.data.sources import skeleton_of
@@ -104,7 +104,7 @@ def write(
     ):
         archive.writestr(artefact.PROGRAM, program)
         archive.writestr(artefact.ABOUT, json.dumps(about))
-    print(f"{output}: {os.path.getsize(output) / 2**20:.1f} MiB")
+    print(f"{output}: {epath.Path(output).stat().length / 2**20:.1f} MiB")
 
 
 def examples(

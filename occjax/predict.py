@@ -22,7 +22,6 @@ pictures by name, or the frames, from 1; with `keypoints` for those that correct
 """
 
 import collections
-import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -30,12 +29,13 @@ from typing import Any
 import numpy as np
 import tqdm
 from absl import flags
+from etils import epath
 
 from occjax import draw, files, video
 from occjax.data import folder, pictures, results
 from occjax.errors import UserError
 from occjax.evaluation import checks, coco
-from occjax.runtime import cli, options
+from occjax.runtime import cli, options, processes
 
 FLAGS = flags.FLAGS
 FRAMES = 32  # of a video that are looked at together
@@ -56,6 +56,7 @@ def define_flags() -> None:
         f"{_DRAW_FROM}.",
     )
     options.define_flags()
+    cli.define_distributed_flags()
 
 
 def main(argv: Any) -> None:
@@ -64,7 +65,7 @@ def main(argv: Any) -> None:
     for name in ("workdir", "input", "output"):
         if not FLAGS[name].value:
             raise UserError(f"--{name} is missing; --help tells more.")
-    chosen, path = options.parsed(), pathlib.Path(FLAGS.input)
+    chosen, path = options.parsed(), epath.Path(FLAGS.input)
     if len(chosen.scores) > 1 or "oracle" in chosen.scores:
         raise UserError("--score: expected one score, heatmap or oaks.")
     look: Any = watch
@@ -76,7 +77,7 @@ def main(argv: Any) -> None:
 
 def predict(
     workdir: str,
-    paths: list[pathlib.Path],
+    paths: list[epath.Path],
     output: str,
     chosen: options.Options,
     min_score: float | None,
@@ -104,6 +105,8 @@ def predict(
         raise UserError(f"no readable image; {source.unreadable[0]}")
     source.boxes = _people(boxes, source, model.needs)
     poses, image_ids = model.look(source, show=True)
+    if not processes.first():
+        return processes.wait()
     found = coco.detections(poses, image_ids.tolist(), model.skeleton)
     for item in found:
         item["file_name"] = source.paths[item["image_id"] - 1].name
@@ -114,11 +117,12 @@ def predict(
     if source.unreadable:
         print(f"{len(source.unreadable)} of {len(paths)} files could not be read:")
         print("\n".join(f"  {line}" for line in source.unreadable))
+    processes.wait()
 
 
 def watch(
     workdir: str,
-    path: pathlib.Path,
+    path: epath.Path,
     output: str,
     chosen: options.Options,
     min_score: float | None,
@@ -138,10 +142,32 @@ def watch(
         UserError: the run or an argument is at fault, or the video cannot be read.
     """
     from occjax.estimator import Estimator  # late: a wrong flag needs no wait for JAX
+
+    if processes.several():
+        raise UserError(f"{path}: a video is for one process, not for several.")
+    target, model = _target(output), Estimator(workdir, chosen)
+    least = _least_score(workdir) if min_score is None else min_score
+    with files.local(path) as here:
+        done = _watch(video.Reader(here), target, model, least, boxes)
+    rate = done.frames / done.seconds
+    print(
+        f"{target}: {done.frames} frames, {done.drawn} people drawn, {done.poses} "
+        f"poses, {rate:.1f} frames/s"
+    )
+    if done.frames < done.announced:
+        print(f"{path}: only {done.frames} of {done.announced} frames can be read")
+
+
+def _watch(
+    reader: video.Reader,
+    target: epath.Path,
+    model: Any,
+    least: float,
+    boxes: str | None,
+) -> video.Report:
+    """The people of all frames, found by an `Estimator`, written and drawn."""
     from occjax.runtime import progress
 
-    target, reader = _target(output), video.Reader(path)
-    model = Estimator(workdir, chosen)
     frames = pictures.Pictures([], model.skeleton)
     frames.image_ids = np.arange(1, reader.announced + 1)
     people: dict[int, list] = collections.defaultdict(list)
@@ -152,17 +178,9 @@ def watch(
         given = [people[first + i] for i in range(len(images))] if model.needs else None
         return model(images, **({model.needs: given} if model.needs else {}))
 
-    least = _least_score(workdir) if min_score is None else min_score
     drawing = video.Drawing(model.skeleton, least)
     with progress.counted(reader.announced, "frame") as show:
-        done = video.annotate(reader, target, find, drawing, FRAMES, show)
-    rate = done.frames / done.seconds
-    print(
-        f"{target}: {done.frames} frames, {done.drawn} people drawn, {done.poses} "
-        f"poses, {rate:.1f} frames/s"
-    )
-    if done.frames < reader.announced:
-        print(f"{path}: only {done.frames} of {reader.announced} frames can be read")
+        return video.annotate(reader, target, find, drawing, FRAMES, show)
 
 
 def _people(path: str | None, source: Any, needs: str) -> list[results.Result] | None:
@@ -183,24 +201,24 @@ def _shown(items: Any, what: str) -> Any:
     return tqdm.tqdm(items, what, disable=not sys.stderr.isatty(), leave=False)
 
 
-def _target(output: str) -> pathlib.Path:
-    target = pathlib.Path(output)
+def _target(output: str) -> epath.Path:
+    target = epath.Path(output)
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--output={output}: {error.strerror}.") from error
+        raise UserError(f"--output={output}: {error.strerror or error}.") from error
     return target
 
 
 def _least_score(workdir: str) -> float:
-    path = pathlib.Path(workdir) / "metrics.json"
+    path = epath.Path(workdir) / "metrics.json"
     if not path.exists():
         return _DRAW_FROM
     return checks.read_json(path).get("confident_score", _DRAW_FROM)
 
 
 def _draw_all(
-    target: pathlib.Path, source: folder.Folder, found: list[dict], least: float
+    target: epath.Path, source: folder.Folder, found: list[dict], least: float
 ) -> int:
     """Writes a drawing of each picture and counts the people on them."""
     people = collections.defaultdict(list)

@@ -1,10 +1,10 @@
 """Poses of a dataset, scored, and what that leaves: train and evaluate share it."""
 
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from occjax import draw
 from occjax.data import records, views
@@ -77,8 +77,21 @@ def _pck(
     return {"pck": {"protocol": protocol.stamp()} | figures}
 
 
+def take_boxes(config: Any, boxes: str) -> None:
+    """Makes a run's config crop the boxes, or correct the poses, of a file.
+
+    Raises:
+        UserError: the run sees whole images.
+    """
+    if not views.of_people(config.data):
+        raise UserError("--boxes: this run sees whole images, it crops nobody.")
+    with config.unlocked():
+        posed = config.data.get("eval_proposals")
+        config.data["eval_proposals" if posed else "detections"] = boxes
+
+
 def save(
-    folder: str | pathlib.Path, source: Source, scored: Scored, stamp: dict[str, Any]
+    folder: epath.PathLike, source: Source, scored: Scored, stamp: dict[str, Any]
 ) -> str:
     """Writes metrics.json, detections.json and samples/SPLIT.png.
 
@@ -91,14 +104,14 @@ def save(
     Returns:
         The table for the screen, and where the files are.
     """
-    folder, sample = pathlib.Path(folder), f"samples/{stamp['split']}.png"
+    folder, sample = epath.Path(folder), f"samples/{stamp['split']}.png"
     report.save(folder, stamp, scored.metrics, scored.given)
     save_samples(folder / sample, source, scored)
     files = f"metrics.json, detections.json, {sample}"
     return f"{report.text(stamp, scored.metrics)}\nwritten to {folder}: {files}"
 
 
-def save_samples(path: pathlib.Path, source: Source, scored: Scored) -> None:
+def save_samples(path: epath.Path, source: Source, scored: Scored) -> None:
     """Writes a contact sheet of images spread evenly over the scored ones."""
     images = scored.truth["images"]
     shown = range(0, len(images), -(-len(images) // SAMPLES))
@@ -146,7 +159,7 @@ def pixels_of_folder(folder: str) -> Callable[[dict], np.ndarray]:
     Raises:
         UserError: there is no such folder; later, an image is missing or damaged.
     """
-    if not pathlib.Path(folder).is_dir():
+    if not epath.Path(folder).is_dir():
         raise UserError(f"{folder}: there is no such folder of images.")
 
     def read(image: dict) -> np.ndarray:
@@ -156,11 +169,13 @@ def pixels_of_folder(folder: str) -> Callable[[dict], np.ndarray]:
                 f"image {image['id']} of the ground truth has no file_name; "
                 "--images needs one."
             )
-        path = pathlib.Path(folder) / name
+        path = epath.Path(folder) / name
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror}.") from error
+            raise UserError(
+                f"{path}: cannot be read: {error.strerror or error}."
+            ) from error
         return records.decode(data, str(path))
 
     return read

@@ -8,7 +8,8 @@ If DIR holds a run, the run goes on from its last checkpoint, bit for bit as if 
 never stopped. In DIR (by default runs/NAME[-VARIANT]) it leaves
 
     config.json, environment.json     what ran, on what
-    metrics.jsonl, events.out.*       figures of training; the latter for TensorBoard
+    metrics.jsonl, events.out.*       figures of training; the latter for TensorBoard,
+                                      where DIR is no bucket (gs://...)
     checkpoints/STEP/                 state, place in the data, config
     metrics.json, detections.json     the final evaluation
     samples/*.png                     poses found (left) beside the truth (right)
@@ -19,13 +20,13 @@ on each with --coordinator, --num_processes and --process_id.
 """
 
 import dataclasses
-import pathlib
 import types
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 from absl import flags
+from etils import epath
 from flax import linen as nn
 from ml_collections import ConfigDict
 
@@ -37,6 +38,7 @@ from occjax.runtime import (
     checkpoint,
     cli,
     inference,
+    processes,
     progress,
     staged,
     step,
@@ -45,6 +47,7 @@ from occjax.runtime import (
 from occjax.runtime import config as configs
 from occjax.runtime.mesh import Layout
 from occjax.runtime.prefetch import Prefetch
+from occjax.types import Poses
 
 FLAGS = flags.FLAGS
 
@@ -54,7 +57,7 @@ class Task:
     """What a run trains and scores, and where."""
 
     config: ConfigDict
-    workdir: pathlib.Path
+    workdir: epath.Path
     layout: Layout
     train_source: sources.Source
     test_source: sources.Source
@@ -84,10 +87,10 @@ def main(argv: Sequence[str]) -> None:
     if FLAGS.config is None:
         raise UserError("--config is missing; try --config configs/pinet.py.")
     cli.start_jax()
-    train(FLAGS.config, pathlib.Path(FLAGS.workdir or f"runs/{configs.run_name()}"))
+    train(FLAGS.config, epath.Path(FLAGS.workdir or f"runs/{configs.run_name()}"))
 
 
-def prepare(config: ConfigDict, workdir: pathlib.Path) -> Task:
+def prepare(config: ConfigDict, workdir: epath.Path) -> Task:
     """Opens data and builds the model; the config's mistakes show here.
 
     Raises:
@@ -113,7 +116,7 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Task:
     )
 
 
-def train(config: ConfigDict, workdir: pathlib.Path) -> None:
+def train(config: ConfigDict, workdir: epath.Path) -> None:
     """Runs `config.steps` steps, from the last checkpoint if there is one, and scores.
 
     Raises:
@@ -170,8 +173,7 @@ def training_batches(task: Task, position: Any) -> Any:
         task.data,
         task.config.batch_size,
         task.config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        **processes.share(),
     )
     if position is not None:
         batches.set_state(position)
@@ -180,7 +182,7 @@ def training_batches(task: Task, position: Any) -> Any:
 
 def describe(task: Task, state: step.TrainState) -> None:
     """Says what is about to run, and leaves config.json and environment.json."""
-    if jax.process_index() != 0:
+    if not processes.first():
         return
     count = sum(x.size for x in jax.tree.leaves(state.params))
     files.write_json(task.workdir / "config.json", configs.as_json(task.config), 2)
@@ -205,8 +207,7 @@ def evaluate(
         task.test_source,
         task.data,
         task.config.batch_size,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        **processes.share(),
     )
     source, config = task.test_source, task.config
     total = min(config.data.eval_images or len(source), len(source))
@@ -217,15 +218,29 @@ def evaluate(
         task.layout,
         task.suppress_step,
     )
-    if jax.process_index() != 0:
-        return
+    if processes.first():
+        save_scores(task, int(state.step), total, poses, image_ids, writer, final)
+    processes.wait()
+
+
+def save_scores(
+    task: Task,
+    steps: int,
+    total: int,
+    poses: Poses,
+    image_ids: Any,
+    writer: progress.Writer,
+    final: bool,
+) -> None:
+    """Scores the poses [N, P, ...] of `total` images; see `evaluate`."""
+    source, config = task.test_source, task.config
     scored = scoring.score(
         source, config.data.to_dict(), total, poses, image_ids.tolist()
     )
     figures = report.headline_figures(scored.metrics)
-    writer.write(int(state.step), {f"test/{k}": v for k, v in figures.items()})
+    writer.write(steps, {f"test/{k}": v for k, v in figures.items()})
     if final:
-        split, steps = config.data.eval_split, int(state.step)
+        split = config.data.eval_split
         stamp = report.stamp_of_run(scored, config.to_dict(), split, steps)
         print(scoring.save(task.workdir, source, scored, stamp))
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +9,7 @@ from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
+from etils import epath
 
 from occjax import draw, files
 from occjax.errors import UserError
@@ -27,6 +27,7 @@ class Report(NamedTuple):
     """What came of a video."""
 
     frames: int
+    announced: int  # how many the file says it has
     poses: int
     drawn: int  # of these
     seconds: float
@@ -41,13 +42,13 @@ class Reader:
         announced: how many frames the file says it has; 0 unknown.
     """
 
-    def __init__(self, path: str | pathlib.Path):
-        """Opens the file.
+    def __init__(self, path: epath.PathLike):
+        """Opens a local file.
 
         Raises:
             UserError: it is no video that OpenCV can read.
         """
-        self.path = pathlib.Path(path)
+        self.path = epath.Path(path)
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
             raise UserError(f"{path}: expected a video, found none that can be read.")
@@ -78,7 +79,7 @@ class Drawing(NamedTuple):
 
 def annotate(
     reader: Reader,
-    target: pathlib.Path,
+    target: epath.Path,
     find: Finder,
     drawing: Drawing,
     chunk: int,
@@ -115,7 +116,7 @@ def annotate(
                 frames = coming.result()
             written.result()
     seconds = time.perf_counter() - start
-    return Report(done, output.poses, output.drawn, seconds)
+    return Report(done, reader.announced, output.poses, output.drawn, seconds)
 
 
 class _Output:
@@ -153,23 +154,19 @@ class _Output:
 
 @contextlib.contextmanager
 def _writing(
-    target: pathlib.Path, reader: Reader, frame: np.ndarray, drawing: Drawing
+    target: epath.Path, reader: Reader, frame: np.ndarray, drawing: Drawing
 ) -> Iterator[_Output]:
     """Both files; they get their names once they are whole."""
     path = target / f"{reader.path.stem}.mp4"
-    temporary = target / f".{reader.path.stem}.part.mp4"
     size = frame.shape[1], frame.shape[0]
     code = cv2.VideoWriter.fourcc(*"mp4v")
-    video = cv2.VideoWriter(str(temporary), code, reader.rate, size)
-    try:
+    with contextlib.ExitStack() as stack:
+        poses = stack.enter_context(files.writing(target / "poses.json"))
+        name = stack.enter_context(files.writing_local(path))
+        video = cv2.VideoWriter(name, code, reader.rate, size)
+        stack.callback(video.release)  # before the file gets its name
         if not video.isOpened():
             raise UserError(f"{path}: OpenCV cannot write a video of {size} pixels.")
-        with files.writing(target / "poses.json") as file:
-            output = _Output(file, video, drawing)
-            yield output
-            output.end()
-        video.release()
-        temporary.replace(path)
-    finally:
-        video.release()
-        temporary.unlink(missing_ok=True)
+        output = _Output(poses, video, drawing)
+        yield output
+        output.end()

@@ -208,3 +208,30 @@ def test_the_device_side_loads_no_image_or_data_library(folder):
 def test_the_host_side_loads_no_jax(folder):
     loaded = loaded_by("\n".join(f"import {name}" for name in modules(folder)))
     assert not loaded & JAX
+
+
+# Calls that only local paths can take, and why they may.
+LOCAL = {
+    "occjax/files.py": {"os.replace", "os.unlink"},  # where the path is local
+    "occjax/runtime/cli.py": {"pathlib.Path"},  # the cache in the home folder
+    "occjax/runtime/config.py": {"os.path", "pathlib.Path"},  # experiments are code
+    # Weights from elsewhere are read array by array where they lie.
+    "occjax/runtime/weight_files.py": {"os.path", "open"},
+    "occjax/runtime/torch_files.py": {"os.path", "open"},
+    "occjax/evaluation/speed.py": {"pathlib.Path"},  # this checkout
+    "occjax/data/speed.py": {"pathlib.Path"},  # a temporary folder
+}
+FOLDERS = {"os.replace", "os.unlink", "os.rename", "os.makedirs", "os.mkdir"}
+FOLDERS |= {"os.listdir", "os.remove", "os.stat", "pathlib.Path", "shutil.rmtree"}
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parts[0] == "occjax"], ids=str)
+def test_paths_of_users_may_lead_into_a_bucket(path):
+    found = set()
+    for node in ast.walk(tree(path)):
+        name = ast.unparse(node) if isinstance(node, ast.Name | ast.Attribute) else ""
+        if name in FOLDERS or name == "os.path":
+            found.add(name)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "open":
+            found.add("open")
+    assert found == LOCAL.get(str(path), set()), "epath.Path and occjax.files instead"

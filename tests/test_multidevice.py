@@ -1,11 +1,13 @@
 """Several devices and several processes do what one does."""
 
 import json
+import re
 import signal
 import socket
 import time
 
 import commands
+import cv2
 import numpy as np
 import pytest
 
@@ -20,25 +22,45 @@ RUN = (
 )
 
 
-def processes(folder, cache, *argv):
-    """Starts two processes of four devices each."""
+def processes(folder, cache, *argv, devices=4, command=commands.TINY):
+    """Starts two processes of so many devices each."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     return [
         commands.start(
-            *commands.TINY,
+            *command,
             "--workdir",
             str(folder),
             f"--coordinator=localhost:{port}",
             "--num_processes=2",
             f"--process_id={i}",
             *argv,
-            devices=4,
+            devices=devices,
             **cache,
         )
         for i in range(2)
     ]
+
+
+COMMAND = (
+    "import tiny_method; from occjax import {0}; from occjax.runtime import cli; "
+    "tiny_method.install(); {0}.define_flags(); cli.run({0}.main)"
+)
+TESTS = {"PYTHONPATH": f"{commands.ROOT}:{commands.ROOT / 'tests'}"}
+
+
+def wait_for_step(running, folder, number):
+    """Returns once a run has logged so many steps."""
+    end = time.monotonic() + commands.SECONDS
+    path = folder / "metrics.jsonl"
+    while time.monotonic() < end:
+        for process in running:
+            assert process.poll() is None, process.communicate()
+        if path.exists() and path.read_text().count('"loss"') >= number:
+            return
+        time.sleep(0.02)
+    raise TimeoutError(f"no step {number} in {path}")
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +131,121 @@ def test_sigterm_to_one_process_stops_both_at_the_same_step(tmp_path, cache):
     argv = ("--config.steps=4000", "--config.checkpoint_every=4000")
     argv = (*argv, "--config.eval_every=4000")
     both = processes(tmp_path, cache, *argv)
-    path = tmp_path / "metrics.jsonl"
-    end = time.monotonic() + commands.SECONDS
-    while time.monotonic() < end and not (path.exists() and path.stat().st_size):
-        time.sleep(0.05)
+    wait_for_step(both, tmp_path, 1)
     both[1].send_signal(signal.SIGTERM)
     ends = [commands.finish(process) for process in both]
 
     assert [status for status, _, _ in ends] == [143, 143], ends
     assert len([*(tmp_path / "checkpoints").iterdir()]) == 1
+
+
+def test_a_run_of_two_processes_goes_on_in_one_with_the_same_data(
+    tmp_path_factory, cache
+):
+    steps = ("--config.steps=24", "--config.eval_every=1000", *SGD)
+    steps = (*steps, "--config.checkpoint_every=5")
+    whole, broken = (tmp_path_factory.mktemp(name) for name in ("whole", "broken"))
+    command = (*commands.TINY, "--workdir", str(whole), *steps)
+    status, _, err = commands.run(*command, devices=2, **cache)
+    assert status == 0, err
+    both = processes(broken, cache, *steps, devices=1)
+    wait_for_step(both, broken, 12)
+    for process in both:
+        process.kill()
+    for process in both:
+        process.communicate()
+    reached = max(commands.figures(broken, "loss"))
+    command = (*commands.TINY, "--workdir", str(broken), *steps)
+    status, out, err = commands.run(*command, devices=2, **cache)
+
+    assert status == 0, err
+    assert reached < 24
+    assert re.search(r"step ([5-9]|\d\d) of 24, 2 x", out)
+    ours, theirs = (commands.figures(folder, "loss") for folder in (whole, broken))
+    assert list(ours) == list(theirs) == list(range(1, 25))
+    np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("victim", "number"),
+    [(1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGSTOP)],
+    ids=["killed", "first-killed", "hangs"],
+)
+def test_one_dead_process_ends_the_other_and_the_next_start_goes_on(
+    tmp_path, cache, victim, number
+):
+    argv = ("--config.eval_every=4000", "--config.checkpoint_every=2", *SGD)
+    both = processes(tmp_path, cache, *argv, "--config.steps=4000", devices=1)
+    wait_for_step(both, tmp_path, 4)
+    begun = time.monotonic()
+    both[victim].send_signal(number)
+    status, _, err = commands.finish(both[1 - victim])
+    took = time.monotonic() - begun
+    both[victim].kill()
+    both[victim].communicate()
+    names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    saved = max((int(name) for name in names if name.isdigit()), default=0)
+
+    assert took < 120
+    assert status not in (0, 143)
+    told = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(told) == 1, err
+    assert "another process" in told[0]
+    assert "goes on from the last checkpoint" in told[0]
+
+    argv = (*argv, f"--config.steps={saved + 3}")
+    ends = [commands.finish(x) for x in processes(tmp_path, cache, *argv, devices=1)]
+    assert [status for status, _, _ in ends] == [0, 0], ends
+    assert f"step {saved} of {saved + 3}" in ends[0][1]
+    assert list(commands.figures(tmp_path, "loss")) == list(range(1, saved + 4))
+
+
+def test_a_mistake_of_all_processes_is_told_by_each(tmp_path, cache):
+    argv = ("--config.data.dataset=none", f"--config.data.dir={tmp_path}")
+    for status, _, err in map(commands.finish, processes(tmp_path, cache, *argv)):
+        assert status == 1
+        assert err.splitlines()[-1].startswith(f"error: {tmp_path}/none is not there")
+
+
+def test_two_processes_evaluate_and_predict_as_one_does(alone, tmp_path, cache):
+    """Five and three images over batches of eight and four: some rows are padding."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for i in range(3):
+        image = rng.integers(0, 256, (40 + i, 50, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / f"in/{i}.png"), image)
+    predict = (f"--input={tmp_path}/in", "--min_score=0")
+    evaluate = ("--set=data.eval_images=5",)
+    variables = {**cache, **TESTS}
+    for name, argv in (("predict", predict), ("evaluate", evaluate)):
+        command = ("-c", COMMAND.format(name))
+        one, two = (f"--output={tmp_path}/{name}{n}" for n in (1, 2))
+        whole = (*command, "--workdir", str(alone), *argv, one)
+        status, _, err = commands.run(*whole, **variables)
+        assert status == 0, err
+        started = processes(alone, variables, *argv, two, devices=1, command=command)
+        ends = [commands.finish(process) for process in started]
+        assert [status for status, _, _ in ends] == [0, 0], ends
+        assert "written to" in ends[0][1] or "3 images" in ends[0][1]
+        said = [line for line in ends[1][1].splitlines() if "[Gloo]" not in line]
+        assert not said
+
+    assert len(list((tmp_path / "predict2/drawings").iterdir())) == 3
+    for file, images in (
+        ("predict{}/poses.json", 3),
+        ("evaluate{}/detections.json", 5),
+    ):
+        ours, theirs = (
+            json.loads((tmp_path / file.format(n)).read_text()) for n in (1, 2)
+        )
+        numbers = [item["image_id"] for item in ours]
+        assert numbers == [item["image_id"] for item in theirs]
+        assert len(set(numbers)) == images
+        assert min(numbers) >= 0
+        for item, other in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(item["keypoints"], other["keypoints"], atol=0.01)
+    ours, theirs = (
+        json.loads((tmp_path / f"evaluate{n}/metrics.json").read_text()) for n in (1, 2)
+    )
+    assert ours["AP"] == pytest.approx(theirs["AP"])
+    assert ours["protocol"] == theirs["protocol"]

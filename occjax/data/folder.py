@@ -1,9 +1,9 @@
 """Somebody's own pictures as a source: files without labels."""
 
-import pathlib
 from collections.abc import Iterable
 
 import numpy as np
+from etils import epath
 
 from occjax.data import pictures, records
 from occjax.data.results import Result
@@ -13,13 +13,13 @@ from occjax.skeletons import Skeleton
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
-def find(path: str | pathlib.Path) -> list[pathlib.Path]:
+def find(path: epath.PathLike) -> list[epath.Path]:
     """The file itself, or the images that lie directly in a folder, by name.
 
     Raises:
         UserError: there is no such path, or no image in the folder.
     """
-    path = pathlib.Path(path)
+    path = epath.Path(path)
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -50,10 +50,10 @@ class Folder:
     name = "pictures"
     max_persons = 0
 
-    def __init__(self, paths: Iterable[pathlib.Path], skeleton: Skeleton):
+    def __init__(self, paths: Iterable[epath.Path], skeleton: Skeleton):
         """Opens every file once, to learn its size and whether it can be read."""
         self.skeleton = skeleton
-        self.paths: list[pathlib.Path] = []
+        self.paths: list[epath.Path] = []
         self.unreadable: list[str] = []
         sizes = []
         for path in paths:
@@ -80,9 +80,11 @@ class Folder:
         return pictures.record(_read(path), index + 1, path.name)
 
 
-def _read(path: pathlib.Path) -> np.ndarray:
+def _read(path: epath.Path) -> np.ndarray:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}.") from error
+        raise UserError(
+            f"{path}: cannot be read: {error.strerror or error}."
+        ) from error
     return records.decode(data, str(path), upright=True)

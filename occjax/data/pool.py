@@ -7,13 +7,13 @@ joints, and with nobody near who could hide a part.
 import functools
 import io
 import json
-import pathlib
 import zipfile
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from etils import epath
 from faster_coco_eval.core import mask as run_lengths
 
 from occjax import files, skeletons
@@ -163,14 +163,14 @@ class Pool:
         """
         if path == "crowd":
             return _crowd(skeleton)
-        if not pathlib.Path(path).exists():
+        if not epath.Path(path).exists():
             raise UserError(
                 f"pool {path}: there is no such file; make it with: python -m "
                 f"data_prep.instances --dataset coco --split train --output {path}"
             )
         try:
-            with open(path, "rb") as file:
-                columns = dict(np.load(file, allow_pickle=False))
+            file = io.BytesIO(epath.Path(path).read_bytes())
+            columns = dict(np.load(file, allow_pickle=False))
             facts = json.loads(str(columns.pop("facts")))
             source = skeletons.BY_NAME[facts["skeleton"]]
             joints = columns["joints"]
@@ -183,7 +183,7 @@ class Pool:
             raise UserError(f"pool {path} has nobody in it.")
         return cls(skeleton, columns, facts)
 
-    def save(self, path: str | pathlib.Path) -> None:
+    def save(self, path: epath.PathLike) -> None:
         """Writes one .npz file, whole or not at all.
 
         Raises:
@@ -195,7 +195,9 @@ class Pool:
         try:
             files.write_bytes(path, buffer.getvalue())
         except OSError as error:
-            raise UserError(f"{path} cannot be written: {error.strerror}.") from error
+            raise UserError(
+                f"{path} cannot be written: {error.strerror or error}."
+            ) from error
 
     def __len__(self) -> int:
         """How many people there are."""

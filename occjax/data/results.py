@@ -7,11 +7,11 @@ each joint. A pose without `bbox` has that of its joints with confidence above 0
 
 import collections
 import json
-import pathlib
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from absl import logging
+from etils import epath
 
 from occjax.data.sources import Source
 from occjax.errors import UserError
@@ -87,9 +87,9 @@ def _places(source: Source, images: int) -> dict[int, int]:
 def _entries(path: str, setting: str) -> list:
     """The list in a file."""
     try:
-        entries = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        entries = json.loads(epath.Path(path).read_text())
     except OSError as error:
-        raise UserError(f"{setting}: {path}: {error.strerror}.") from error
+        raise UserError(f"{setting}: {path}: {error.strerror or error}.") from error
     except ValueError as error:
         raise UserError(f"{setting}: {path} is no JSON ({error}).") from error
     if not isinstance(entries, list):

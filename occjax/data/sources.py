@@ -2,12 +2,12 @@
 
 import json
 import os
-import pathlib
 import threading
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
+from etils import epath
 
 from occjax import skeletons
 from occjax.data.records import VERSION, Record, person_columns
@@ -165,7 +165,7 @@ class Prepared:
             UserError: there is no such dataset or split, or its facts are damaged.
         """
         self.name, self.split = name, split
-        self.path = pathlib.Path(folder) / name / VERSION
+        self.path = epath.Path(folder) / name / VERSION
         facts = self._facts()
         self.facts = facts["splits"][split]
         self.skeleton = skeletons.BY_NAME[facts["skeleton"]]
@@ -226,7 +226,7 @@ class Prepared:
                 )
         return self._records
 
-    def _file(self, index: int) -> pathlib.Path:
+    def _file(self, index: int) -> epath.Path:
         """The file that holds a record."""
         splits = json.loads((self.path / "dataset_info.json").read_text())["splits"]
         lengths = [s["shardLengths"] for s in splits if s["name"] == self.split][0]

@@ -7,12 +7,12 @@ hold are they gone through one by one, to find the first at fault.
 import gzip
 import json
 import math
-import pathlib
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from occjax.errors import UserError
 from occjax.skeletons import Skeleton
@@ -28,17 +28,18 @@ _AT_ONCE = 10_000  # rows turned into an array; bounds what a check adds to memo
 Label = Callable[[int], str]  # index in a list -> how a message names the item
 
 
-def read_json(path: str | pathlib.Path) -> Any:
+def read_json(path: epath.PathLike) -> Any:
     """Content of a json file, gzipped if its name ends in .gz.
 
     Raises:
         UserError: the file is missing or is not json; names it and the position.
     """
-    path = pathlib.Path(path)
-    reader = gzip.open if path.suffix == ".gz" else open
+    path = epath.Path(path)
     try:
-        with reader(path, "rt", encoding="utf-8") as file:
-            return json.load(file)
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
+        return json.loads(str(data, "utf-8"))
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read: {reason}.") from error

@@ -9,9 +9,10 @@ alone where the view was not asked for. docs/evaluation.md tells every key.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+from etils import epath
 
 from occjax import files
 from occjax.errors import UserError
@@ -172,13 +173,13 @@ def _box_source(data: Mapping[str, Any]) -> str:
 
 
 def save(
-    directory: str | pathlib.Path,
+    directory: epath.PathLike,
     stamp: dict[str, Any],
     metrics: dict[str, Any],
     found: list[dict],
 ) -> None:
     """Writes `detections.json` and then `metrics.json`, each whole or not at all."""
-    directory = pathlib.Path(directory)
+    directory = epath.Path(directory)
     files.write_json(directory / "detections.json", found)
     files.write_json(directory / "metrics.json", {"protocol": stamp} | metrics, 2)
 

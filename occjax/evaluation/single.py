@@ -13,10 +13,11 @@ Poses: `preds`, or `preds_xy` or `joints`, [N, J, 2 or more].
 """
 
 import hashlib
-import pathlib
+import io
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 
 from occjax.errors import UserError
 from occjax.evaluation import checks, pck
@@ -61,8 +62,8 @@ def score(
     facts = {
         "ground_truth_sha256": hashlib.sha256(labels).hexdigest(),
         "persons": count,
-        "annotations": pathlib.Path(annotations).name,
-        "detections": pathlib.Path(predictions).name,
+        "annotations": epath.Path(annotations).name,
+        "detections": epath.Path(predictions).name,
     }
     return figures, facts
 
@@ -136,7 +137,7 @@ def _array(content: dict[str, Any], names: tuple[str, ...], path: str) -> np.nda
 
 def _arrays(path: str) -> dict[str, Any]:
     """What a file holds, by name."""
-    kind = pathlib.Path(path).suffix
+    kind = epath.Path(path).suffix
     if kind not in (".npz", ".mat"):
         content = checks.read_json(path)
         if isinstance(content, list):
@@ -145,12 +146,13 @@ def _arrays(path: str) -> dict[str, Any]:
             raise UserError(f"{path}: expected an array or an object of arrays.")
         return content
     try:
+        content = io.BytesIO(epath.Path(path).read_bytes())
         if kind == ".npz":
-            with np.load(path) as arrays:
+            with np.load(content) as arrays:
                 return dict(arrays)
         import scipy.io
 
-        return scipy.io.loadmat(path)
+        return scipy.io.loadmat(content)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{path}: cannot be read: {reason}.") from error

@@ -6,8 +6,6 @@ any moment goes on from the last one. This is the only module that knows orbax.
 """
 
 import contextlib
-import os
-import pathlib
 import signal
 import sys
 import zlib
@@ -17,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
@@ -38,7 +37,7 @@ class Restored(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run; `with` waits until the last one is written."""
 
-    def __init__(self, workdir: str | os.PathLike[str], read_only: bool = False):
+    def __init__(self, workdir: epath.PathLike, read_only: bool = False):
         """Opens WORKDIR/checkpoints, which need not exist yet.
 
         `read_only` leaves alone what a training that still runs is writing there.
@@ -46,7 +45,7 @@ class Checkpoints:
         Raises:
             UserError: to read only, and there are no checkpoints.
         """
-        self.folder = pathlib.Path(os.path.abspath(workdir)) / "checkpoints"
+        self.folder = epath.Path(workdir).resolve() / "checkpoints"
         if read_only and not self.folder.is_dir():  # orbax would make it
             raise UserError(
                 f"{workdir}: no run of occjax.train, it has no checkpoints."
@@ -197,7 +196,7 @@ def checksums(state: Any) -> dict[str, int]:
     return found
 
 
-def _damaged(path: pathlib.Path, why: str) -> str:
+def _damaged(path: epath.Path, why: str) -> str:
     return (
         f"{path}: damaged, or of another model; delete this folder to go on from the "
         f"checkpoint before it ({why})."
@@ -205,7 +204,7 @@ def _damaged(path: pathlib.Path, why: str) -> str:
 
 
 @contextlib.contextmanager
-def _clear_errors(path: pathlib.Path) -> Iterator[None]:
+def _clear_errors(path: epath.Path) -> Iterator[None]:
     """Turns whatever a damaged checkpoint makes its readers raise into one line."""
     if not path.is_dir():
         raise UserError(f"{path}: there is no such checkpoint.")

@@ -5,6 +5,7 @@ import os
 import pathlib
 import platform
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
@@ -13,7 +14,7 @@ from absl import app, flags, logging
 
 import occjax
 from occjax.errors import UserError
-from occjax.runtime import config
+from occjax.runtime import config, processes
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
 
@@ -21,16 +22,22 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "gra
 def run(main: Callable[[Sequence[str]], Any]) -> None:
     """Runs a command; what a user can put right becomes one line and exit status 1.
 
-    That is a UserError, and what the operating system refuses: a full disk, a folder
-    that may not be written. `--verbosity=1` shows the traceback as well.
+    That is a UserError, what the operating system refuses (a full disk, a folder that
+    may not be written), and the death of another process of the job. `--verbosity=1`
+    shows the traceback as well.
     """
     try:
         app.run(main, flags_parser=_parse)
-    except (UserError, OSError) as error:
-        if logging.get_verbosity() >= logging.DEBUG:
+    except (Exception, KeyboardInterrupt) as error:
+        told = processes.blame(error)
+        if told is None and isinstance(error, UserError | OSError):
+            told = str(error)
+        if told is None and not processes.several():
             raise
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(1)
+        if told is None or logging.get_verbosity() >= logging.DEBUG:
+            traceback.print_exception(error)
+        sys.stderr.write(f"error: {told or type(error).__name__}\n")
+        processes.leave(1)
 
 
 def define_distributed_flags() -> None:
@@ -38,10 +45,10 @@ def define_distributed_flags() -> None:
     flags.DEFINE_string(
         "coordinator",
         None,
-        "HOST:PORT of process 0, when several processes train together. TPU pods and "
+        "HOST:PORT of process 0, when several processes work together. TPU pods and "
         "Slurm steps (srun) are detected without it.",
     )
-    flags.DEFINE_integer("num_processes", None, "How many processes train together.")
+    flags.DEFINE_integer("num_processes", None, "How many processes work together.")
     flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 
 
@@ -64,8 +71,7 @@ def start_jax() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     given = _given_processes(flags.FLAGS.flag_values_dict())
     if given or _cluster_detected(os.environ):
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        jax.distributed.initialize(**given)
+        processes.join(**given)
 
 
 def environment() -> dict[str, Any]:

@@ -17,8 +17,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from absl import flags
+from etils import epath
 from ml_collections import ConfigDict, config_flags
 
+from occjax import files
 from occjax.errors import UserError
 
 # What a continued run may change: how long it is, how it reports, where its files lie.
@@ -85,22 +87,19 @@ def run_name() -> str:
     return f"{stem}-{variant}" if variant else stem
 
 
-def write(config: ConfigDict, path: str | os.PathLike[str]) -> None:
+def write(config: ConfigDict, path: epath.PathLike) -> None:
     """Leaves the resolved config as JSON, for people and for `read`."""
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(as_json(config), file, indent=2)
-        file.write("\n")
+    files.write_json(path, as_json(config), 2)
 
 
-def read(path: str | os.PathLike[str]) -> ConfigDict:
+def read(path: epath.PathLike) -> ConfigDict:
     """Config that `write` left; its lists are tuples again.
 
     Raises:
         UserError: there is no such file, or it is no JSON.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            return from_json(json.load(file))
+        return from_json(json.loads(epath.Path(path).read_text()))
     except FileNotFoundError as error:
         raise UserError(f"{path}: not found; is this the folder of a run?") from error
     except json.JSONDecodeError as error:

@@ -51,10 +51,10 @@ def predict_dataset(
         poses = predict_step(variables, layout.shard_batch(batch.inputs))
         if waiting is not None:
             found.append(_read(*waiting))
-        ids = _all_ids(np.asarray(batch.image_id))
+        ids = _all_ids(np.asarray(batch.image_id), layout)
         area = np.zeros((len(ids), 1))
         if suppress:
-            area = _gathered(_areas(batch.inputs))
+            area = _gathered(_areas(batch.inputs), layout)
         waiting = poses, ids, area
     if waiting is None:
         raise ValueError("predict_dataset needs at least one batch; there is none.")
@@ -98,22 +98,24 @@ def _areas(inputs: Inputs) -> np.ndarray:
     return area.reshape(len(area), -1)
 
 
-def _all_ids(local: np.ndarray) -> np.ndarray:
+def _all_ids(local: np.ndarray, layout: Layout) -> np.ndarray:
     """Image ids of the global batch, in its order."""
     if jax.process_count() == 1:
         return local
     # As two 32-bit halves: without x64, jax would cut 64-bit ids.
-    halves = local.astype(np.int64).view(np.int32)
-    return _gathered(halves).view(np.int64)
+    halves = np.ascontiguousarray(local, np.int64).view(np.int32).reshape(-1, 2)
+    return np.ascontiguousarray(_gathered(halves, layout)).view(np.int64)[:, 0]
 
 
-def _gathered(local: np.ndarray) -> np.ndarray:
-    """The rows of all processes, those of the first one first."""
+def _gathered(local: np.ndarray, layout: Layout) -> np.ndarray:
+    """The rows of all processes, as they lie in the global batch.
+
+    That is the order of the mesh, which on a TPU pod is not that of the processes.
+    """
     if jax.process_count() == 1:
         return local
-    return np.asarray(multihost_utils.process_allgather(local)).reshape(
-        -1, *local.shape[1:]
-    )
+    spread = layout.shard_batch(local)
+    return np.asarray(multihost_utils.process_allgather(spread, tiled=True))
 
 
 def _read(poses: Poses, image_ids: np.ndarray, area: np.ndarray) -> _Seen:

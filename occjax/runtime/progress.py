@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
 from occjax import files
@@ -24,18 +24,25 @@ class Writer:
 
     Only process 0 writes. What was written after step `start`, by a run that then died,
     is removed first: every step stands in the files once.
+
+    An object store such as gs:// cannot append: there metrics.jsonl is written anew
+    with every line, and there is no TensorBoard log, whose writer cannot do that.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], start: int):
+    def __init__(self, workdir: epath.PathLike, start: int):
         """Opens the files; `start` is the number of steps already taken."""
-        self._file = self._board = None
+        self._file = self._board = self._lines = None
         if jax.process_index() != 0:
+            return
+        self._path = epath.Path(workdir) / "metrics.jsonl"
+        kept = _kept(self._path, start)
+        if files.is_remote(self._path):
+            self._lines = kept
             return
         import tensorboardX
 
-        path = pathlib.Path(workdir) / "metrics.jsonl"
-        _drop_after(path, start)
-        self._file = open(path, "a", encoding="utf-8", buffering=1)
+        files.write_bytes(self._path, "".join(kept).encode())
+        self._file = self._path.open("a")
         folder = os.fspath(workdir)
         self._board = tensorboardX.SummaryWriter(folder, purge_step=start + 1)
 
@@ -51,26 +58,29 @@ class Writer:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One line {"step": step, name: value, ...}; the same names on the board."""
+        line = {"step": step, **{name: float(v) for name, v in values.items()}}
+        text = json.dumps(line) + "\n"
+        if self._lines is not None:
+            self._lines.append(text)
+            files.write_bytes(self._path, "".join(self._lines).encode())
         if self._file is None or self._board is None:
             return
-        line = {"step": step, **{name: float(v) for name, v in values.items()}}
-        self._file.write(json.dumps(line) + "\n")
+        self._file.write(text)
+        self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
 
-def _drop_after(path: pathlib.Path, start: int) -> None:
-    """Keeps the whole lines of a JSON-lines file up to a step."""
-    if not path.exists():
-        return
+def _kept(path: epath.Path, start: int) -> list[str]:
+    """The whole lines of a JSON-lines file up to a step."""
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text().splitlines() if path.exists() else ():
         try:
             if json.loads(line)["step"] <= start:
                 kept.append(line + "\n")
         except json.JSONDecodeError:
             continue  # the line that a killed run was writing
-    files.write_bytes(path, "".join(kept).encode())
+    return kept
 
 
 class Progress:

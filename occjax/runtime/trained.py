@@ -1,11 +1,10 @@
 """A run's last checkpoint, ready to look at images."""
 
-import os
-import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+from etils import epath
 
 from occjax.errors import UserError
 from occjax.runtime import checkpoint, inference, progress, step
@@ -44,7 +43,7 @@ class Trained(NamedTuple):
 
 
 def last(
-    workdir: str | os.PathLike[str],
+    workdir: epath.PathLike,
     flip: bool | None = None,
     changes: Iterable[str] = (),
 ) -> tuple[int, Any]:
@@ -59,7 +58,7 @@ def last(
         UserError: there is no run or no checkpoint, or it is damaged; or a change does
             not suit its config.
     """
-    folder = pathlib.Path(workdir) / "checkpoints"
+    folder = epath.Path(workdir) / "checkpoints"
     if not folder.is_dir():  # orbax would make it
         raise UserError(f"{workdir}: no run of occjax.train, it has no checkpoints.")
     config: Any
@@ -93,7 +92,7 @@ def rank_by(config: Any, score: str) -> None:
 
 
 def load(
-    workdir: str | os.PathLike[str], number: int, config: Any, skeleton: Skeleton
+    workdir: epath.PathLike, number: int, config: Any, skeleton: Skeleton
 ) -> Trained:
     """Puts the weights of a checkpoint on all devices.
 
