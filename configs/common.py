@@ -50,9 +50,14 @@ CROWD = dict(
 # The same in the style of OCPose: two people, mostly one behind the other.
 COUPLES = dict(CROWD, people=(2, 2), overlap=0.47, skeleton="ocpose")
 
+# How a step is computed. A large network's state is shared out over so many devices;
+# a batch that does not fit is computed in so many parts; batch norm sees groups of so
+# many images, as unsynchronised batch norm of several GPUs does, or 0: all of them.
+COMPUTING = dict(state_shards=1, accumulate=1, norm_group=0)
+
 
 def choose(variants: dict, name: str) -> ConfigDict:
-    """The experiment of a variant.
+    """The experiment of a variant, with the keys of COMPUTING where it has none.
 
     Args:
         variants: what makes each by its name; "" is the one that needs no name.
@@ -62,7 +67,9 @@ def choose(variants: dict, name: str) -> ConfigDict:
         ValueError: there is no such variant.
     """
     check(name, tuple(variants))
-    return variants[name]()
+    config = variants[name]()
+    config.update({key: COMPUTING[key] for key in COMPUTING if key not in config})
+    return config
 
 
 def check(name: str, variants: tuple[str, ...]) -> None:

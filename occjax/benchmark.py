@@ -144,7 +144,7 @@ def measure(config: Any, repeats: int) -> dict[str, Any]:
     from occjax.runtime import speed as device
     from occjax.runtime.mesh import Layout
 
-    layout = Layout.create()
+    layout = Layout.create(configs.computing(config, "state_shards"))
     task = ready(config, layout)
     figures: dict[str, Any] = {"model": {"create_s": task.create_s}}
     figures["matmul"] = {
@@ -198,9 +198,9 @@ def ready(config: Any, layout: Any) -> Task:
     Raises:
         UserError: the config is at fault.
     """
-    from occjax.runtime import step
+    from occjax.runtime import objective, step
 
-    layout.check_batch_size(config.batch_size)
+    objective.check_batch(config, layout)
     skeleton = sources.skeleton_of(configs.data_settings(config))
     method, model = step.build_model(config, skeleton)
     start = time.perf_counter()
@@ -261,7 +261,8 @@ def inference(task: Task, layout: Any, repeats: int) -> dict[str, float]:
     def network(variables: Any, inputs: Inputs) -> Any:
         return task.model.apply(variables, inputs, train=False)
 
-    arguments = task.state.variables, layout.shard_batch(task.batch.inputs)
+    variables = layout.gather(task.state.variables)
+    arguments = variables, layout.shard_batch(task.batch.inputs)
     forward = jax.jit(network, compiler_options=step.compiler_options())
     whole = step.make_predict_step(task.method, task.model, layout)
     runs = [functools.partial(run, *arguments) for run in (forward, whole)]

@@ -38,6 +38,7 @@ from occjax.runtime import (
     checkpoint,
     cli,
     inference,
+    objective,
     processes,
     progress,
     staged,
@@ -96,8 +97,8 @@ def prepare(config: ConfigDict, workdir: epath.Path) -> Task:
     Raises:
         UserError: data, model or batch size are not what they must be.
     """
-    layout = Layout.create()
-    layout.check_batch_size(config.batch_size)
+    layout = Layout.create(configs.computing(config, "state_shards"))
+    objective.check_batch(config, layout)
     data = config.data.to_dict()
     train_source = sources.load(data, data["split"])
     test_source = sources.load_test(data)
@@ -136,6 +137,7 @@ def train(config: ConfigDict, workdir: epath.Path) -> None:
             tables = transfer.tables_of(task.method, task.model)
             state = transfer.start_from(state, config.init_from, task.layout, tables)
             state = staged.fill(state, config, task.layout)
+            state = task.layout.arrange_state(state)
         start = int(state.step)
         describe(task, state)
         with (
@@ -213,7 +215,7 @@ def evaluate(
     total = min(config.data.eval_images or len(source), len(source))
     poses, image_ids = inference.predict_dataset(
         task.predict_step,
-        state.variables,
+        task.layout.gather(state.variables),
         progress.watched(batches, total),
         task.layout,
         task.suppress_step,

@@ -127,6 +127,28 @@ def test_one_device_does_what_eight_do(alone, tmp_path, cache):
     np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-4)
 
 
+def test_a_state_shared_out_over_two_processes_does_the_same_and_goes_on_elsewhere(
+    alone, tmp_path, cache
+):
+    settings = (*RUN, "--config.state_shards=8")  # half of each kernel is elsewhere
+    for process in processes(tmp_path, cache, *settings, "--config.steps=6"):
+        status, _, err = commands.finish(process)
+        assert status == 0, err
+    command = (*commands.TINY, "--workdir", str(tmp_path), *RUN)
+    settings = ("--config.state_shards=2", "--config.norm_group=8")
+    status, _, err = commands.run(*command, *settings, devices=8, **cache)
+    assert status == 1, "other groups are another run"
+    assert "norm_group (was 0, now 8)" in err
+    status, _, err = commands.run(*command, settings[0], devices=8, **cache)
+    assert status == 0, err
+    for name in ("loss", "gradient_norm"):
+        ours, theirs = (commands.figures(run, name) for run in (alone, tmp_path))
+        assert list(ours) == list(theirs)
+        np.testing.assert_allclose(
+            list(ours.values()), list(theirs.values()), rtol=1e-4
+        )
+
+
 def test_sigterm_to_one_process_stops_both_at_the_same_step(tmp_path, cache):
     argv = ("--config.steps=4000", "--config.checkpoint_every=4000")
     argv = (*argv, "--config.eval_every=4000")

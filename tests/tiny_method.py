@@ -89,6 +89,9 @@ def config(**changes: Any) -> ConfigDict:
             dtype="float32",
             init_from="",
             trainable="",
+            state_shards=1,
+            accumulate=1,
+            norm_group=0,
             data=dict(
                 dataset="crowd",
                 dir="datasets",

@@ -21,6 +21,8 @@ from ml_collections import ConfigDict
 
 from occjax.errors import UserError
 from occjax.runtime import config as configs
+from occjax.runtime import optim
+from occjax.runtime import step as steps
 
 _SMALL_FILE = 2**24  # bytes
 KEEP = 3  # checkpoints of a run; older ones are deleted
@@ -184,14 +186,18 @@ class Checkpoints:
 
 
 def checksums(state: Any) -> dict[str, int]:
-    """CRC-32 of all values below each first name of a pytree, as replicated arrays.
+    """CRC-32 of all values below each first name of a pytree, however it is split.
 
     The arrays in a checkpoint's files carry none: a flipped bit would train on.
     """
     found: dict[str, int] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         name = jax.tree_util.keystr(path[:1], simple=True)
-        values = np.ascontiguousarray(leaf.addressable_data(0)).reshape(-1)
+        if leaf.is_fully_replicated:
+            whole = leaf.addressable_data(0)
+        else:
+            whole = multihost_utils.process_allgather(leaf, tiled=True)
+        values = np.ascontiguousarray(whole).reshape(-1)
         found[name] = zlib.crc32(values.view(np.uint8).data, found.get(name, 0))
     return found
 
@@ -267,6 +273,8 @@ class Preemption:
 def resume(checkpoints: Checkpoints, state: Any, asked: ConfigDict) -> Restored:
     """The last checkpoint of a run, or the given state where there is none.
 
+    The run may have had its state on its devices in another way.
+
     Raises:
         UserError: the checkpoint is damaged, the run had another config, or there are
             weights only.
@@ -280,5 +288,15 @@ def resume(checkpoints: Checkpoints, state: Any, asked: ConfigDict) -> Restored:
             f"{run}: holds weights alone, no run to go on with; choose another "
             f"--workdir and start from them by --config.init_from={run}."
         )
-    configs.check_resumable(checkpoints.config(step), asked)
-    return checkpoints.restore(step, state)
+    saved = checkpoints.config(step)
+    configs.check_resumable(saved, asked)
+    if steps.is_flat(saved) == steps.is_flat(asked):
+        return checkpoints.restore(step, state)
+    tx = steps.make_optimizer(saved, state.params)
+    there = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=state.step.sharding),
+        jax.eval_shape(tx.init, state.params),
+    )
+    found, position = checkpoints.restore(step, state.replace(opt_state=there))
+    opt_state = optim.regrouped(found.opt_state, state.opt_state)
+    return Restored(found.replace(opt_state=opt_state), position)

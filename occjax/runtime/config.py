@@ -23,9 +23,16 @@ from ml_collections import ConfigDict, config_flags
 from occjax import files
 from occjax.errors import UserError
 
-# What a continued run may change: how long it is, how it reports, where its files lie.
+# How a step is computed, and the values where a config lacks a key: older runs do.
+COMPUTING = {
+    "state_shards": 1,  # devices that share one copy of parameters and optimiser
+    "accumulate": 1,  # parts of a batch that are computed one after the other
+    "norm_group": 0,  # images whose batch statistics are taken together; 0: all
+}
+# What a continued run may change: how long it is, how it reports, where its files lie,
+# how it lies on its devices.
 MAY_CHANGE = (
-    r"steps|eval_every|checkpoint_every|log_every"
+    r"steps|eval_every|checkpoint_every|log_every|state_shards"
     r"|data\.(dir|threads|eval_dataset|eval_split|eval_images)"
 )
 _FLAGS = ("config", "against")  # of experiments; most commands have the first alone
@@ -121,6 +128,11 @@ def data_settings(config: ConfigDict) -> dict[str, Any]:
     return {**config.data.to_dict(), "occlusion": config.get("occlusion", ())}
 
 
+def computing(config: ConfigDict, key: str) -> int:
+    """How a step is computed: the value of a key of COMPUTING."""
+    return config.get(key, COMPUTING[key])
+
+
 def input_shape(config: ConfigDict) -> tuple[int, ...]:
     """Height, width and channels of an input: `data.size` is one of them or both.
 
@@ -162,7 +174,7 @@ def check_resumable(saved: ConfigDict, asked: ConfigDict) -> None:
     Raises:
         UserError: keys differ that do not match MAY_CHANGE; the line names them.
     """
-    old, new = dict(leaves(as_json(saved))), dict(leaves(as_json(asked)))
+    old, new = (COMPUTING | dict(leaves(as_json(x))) for x in (saved, asked))
     changed = [
         f"{key} (was {old.get(key)!r}, now {new.get(key)!r})"
         for key in sorted(old.keys() | new.keys())

@@ -1,7 +1,7 @@
 """Weighted means that merge exactly over devices, steps and padded batches."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,12 @@ def mean_of(values: jax.Array, weights: jax.Array) -> Mean:
             f"got {values.shape} and {weights.shape}."
         )
     return Mean(jnp.sum(values * weights), jnp.sum(weights))
+
+
+def single(value: Any) -> Mean:
+    """One value with weight 1, so that steps are averaged."""
+    value = jnp.asarray(value)
+    return Mean(value, jnp.ones_like(value))
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from occjax.errors import UserError
@@ -94,7 +95,7 @@ def schedule(optim: Mapping[str, Any], steps: int) -> optax.Schedule:
 
 
 def optimizer(
-    optim: Mapping[str, Any], steps: int, trainable: Any
+    optim: Mapping[str, Any], steps: int, trainable: Any, flat: bool = True
 ) -> optax.GradientTransformation:
     """Gradient -> update, with clipping first; what is not trainable stays as it is.
 
@@ -102,6 +103,8 @@ def optimizer(
         optim: `config.optim`.
         steps: length of the run.
         trainable: pytree of bool shaped like the parameters; see `trainable_mask`.
+        flat: keep moments as vectors of all parameters; else like the parameters, so
+            that they can be split as those are.
 
     Raises:
         UserError: an unknown optimiser, or a key or value that it does not take.
@@ -119,11 +122,35 @@ def optimizer(
     labels = jax.tree.map(lambda learns: "learn" if learns else "keep", trainable)
     # All parameters as one vector: an update each would be a kernel each, 957 times
     # over in HRNet-W32, and compiling or loading them takes longer than the rest.
+    transform = _promoting(transform)
     parts: dict[Hashable, Any] = {
-        "learn": optax.flatten(_promoting(transform)),
+        "learn": optax.flatten(transform) if flat else transform,
         "keep": optax.set_to_zero(),
     }
     return optax.partition(parts, labels)
+
+
+def regrouped(state: Any, like: Any) -> Any:
+    """The state of an optimiser with `flat` for one without, or the other way round.
+
+    Both hold the same numbers in the same order, one vector for the arrays of a tree.
+
+    Args:
+        state: arrays that every device holds all of.
+        like: arrays of the wanted shapes, on the wanted devices.
+    """
+    found: dict[Any, list[np.ndarray]] = {}
+    for leaf in jax.tree.leaves(state):
+        values = np.asarray(leaf.addressable_data(0)).reshape(-1)
+        found.setdefault(leaf.dtype, []).append(values)
+    left = {dtype: np.concatenate(vectors) for dtype, vectors in found.items()}
+
+    def take(x: jax.Array) -> jax.Array:
+        values, left[x.dtype] = np.split(left[x.dtype], [x.size])
+        values = values.reshape(x.shape)
+        return jax.make_array_from_callback(x.shape, x.sharding, lambda at: values[at])
+
+    return jax.tree.map(take, like)
 
 
 def trainable_mask(params: Any, pattern: str) -> Any:

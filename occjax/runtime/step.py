@@ -21,9 +21,10 @@ from ml_collections import ConfigDict
 
 from occjax import methods
 from occjax.errors import UserError
-from occjax.runtime import initial, optim
+from occjax.runtime import config as configs
+from occjax.runtime import initial, objective, optim
 from occjax.runtime.mesh import Layout
-from occjax.runtime.metrics import Mean, mean_of
+from occjax.runtime.metrics import Mean, single
 from occjax.skeletons import Skeleton
 from occjax.types import Array, Batch, Inputs, Poses
 
@@ -82,7 +83,7 @@ def init_state(
     """A fresh state on all devices, the same on each process.
 
     Args:
-        config: uses `seed`, `steps`, `optim` and `trainable`.
+        config: uses `seed`, `steps`, `optim`, `trainable` and `state_shards`.
         model: from `build_model`.
         image_shape: [H, W, 3] of any image the model accepts, [P, H, W, 3] of people.
         layout: where to put it.
@@ -100,7 +101,7 @@ def init_state(
         opt_state=initial.in_numpy(make_optimizer(config, params).init, params),
         ema=jax.tree.map(np.copy, params) if config.optim.ema else None,
     )
-    return layout.replicate(state)
+    return layout.place_state(state)
 
 
 def variable_shapes(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, Any]:
@@ -122,7 +123,12 @@ def variable_shapes(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str,
 def make_optimizer(config: ConfigDict, params: Any) -> optax.GradientTransformation:
     """The optimiser of `config.optim` for what `config.trainable` lets learn."""
     mask = optim.trainable_mask(params, config.trainable)
-    return optim.optimizer(config.optim, config.steps, mask)
+    return optim.optimizer(config.optim, config.steps, mask, is_flat(config))
+
+
+def is_flat(config: ConfigDict) -> bool:
+    """Whether the optimiser keeps vectors of all parameters, which are not split."""
+    return configs.computing(config, "state_shards") == 1
 
 
 def make_train_step(
@@ -138,29 +144,30 @@ def make_train_step(
     that merge over steps.
 
     Args:
-        config: uses `seed`, `steps`, `loss`, `optim` and `trainable`.
+        config: uses `seed`, `steps`, `loss`, `optim`, `trainable`, and the keys of
+            `config.COMPUTING`.
         method: from `build_model`.
         model: from `build_model`.
-        state: from `init_state`; only its structure is read.
+        state: from `init_state`; only its structure and shapes are read.
         layout: where state and batches lie.
     """
     tx = make_optimizer(config, state.params)
     rate = optim.schedule(config.optim, config.steps)
     learns = optim.trainable_mask(state.params, config.trainable)
-    loss = functools.partial(_loss, config, method, model)
+    gradient = objective.make(config, functools.partial(_terms, method, model))
+    norm = _flat_norm if is_flat(config) else _norm
 
     def train_step(
         state: TrainState, batch: Batch
     ) -> tuple[TrainState, dict[str, Mean]]:
-        grads, (metrics, stats) = jax.grad(loss, has_aux=True)(
-            state.params, state, batch
-        )
+        rng = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        grads, metrics, stats = gradient(state.params, state.batch_stats, rng, batch)
         # Zeros in place of gradients nobody uses: the compiler then leaves them out.
         grads = jax.tree.map(
             lambda g, on: g if on else jnp.zeros_like(g), grads, learns
         )
-        metrics["gradient_norm"] = _single(jnp.linalg.norm(ravel_pytree(grads)[0]))
-        metrics["learning_rate"] = _single(rate(state.step))
+        metrics["gradient_norm"] = single(norm(grads))
+        metrics["learning_rate"] = single(rate(state.step))
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = state.ema
@@ -170,11 +177,12 @@ def make_train_step(
         new = TrainState(state.step + 1, params, stats, opt_state, average)
         return new, metrics
 
+    of_state = layout.of_state(state)
     return jax.jit(
         train_step,
         donate_argnums=0,
-        in_shardings=(layout.replicated, layout.batch),
-        out_shardings=layout.replicated,
+        in_shardings=(of_state, layout.batch),
+        out_shardings=(of_state, layout.replicated),
         compiler_options=compiler_options(),
     )
 
@@ -222,43 +230,21 @@ def compiler_options() -> dict[str, Any] | None:
     return {"xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE"}
 
 
-def total_loss(
-    terms: Mapping[str, tuple[jax.Array, jax.Array]], weights: Mapping[str, float]
-) -> tuple[jax.Array, dict[str, Mean]]:
-    """Weighted sum of the reduced terms, and the terms (and "loss") as metrics.
-
-    Raises:
-        UserError: `config.loss` does not name exactly the terms of the method; those
-            that it weighs by 0 may be missing.
-    """
-    wanted = {name for name in weights if weights[name] or name in terms}
-    if set(terms) != wanted:
-        raise UserError(
-            f"config.loss: it weighs {', '.join(sorted(weights)) or 'nothing'}, but "
-            f"the method's terms are {', '.join(sorted(terms))}."
-        )
-    metrics = {name: mean_of(*terms[name]) for name in terms}
-    parts = [weights[name] * metrics[name].value for name in sorted(terms)]
-    loss = functools.reduce(jnp.add, parts)
-    return loss, {**metrics, "loss": _single(loss)}
-
-
-def _loss(
-    config: ConfigDict,
+def _terms(
     method: types.ModuleType,
     model: nn.Module,
     params: Any,
-    state: TrainState,
+    batch_stats: Any,
+    rng: jax.Array,
     batch: Batch,
-) -> tuple[jax.Array, tuple[dict[str, Mean], Any]]:
-    """Loss of a batch in training, its metrics, and the new batch statistics."""
+) -> tuple[objective.Terms, Any]:
+    """Loss terms of a batch in training, and the new batch statistics."""
     asked = {}
     if hasattr(method, "proposals"):
         asked["proposals"] = method.proposals(model, batch.labels)
-    rng = jax.random.fold_in(jax.random.key(config.seed), state.step)
     with _clear_errors():  # such as of inputs that a setting needs
         outputs, updates = model.apply(
-            {"params": params, "batch_stats": state.batch_stats},
+            {"params": params, "batch_stats": batch_stats},
             batch.inputs,
             train=True,
             mutable=["batch_stats"],
@@ -266,14 +252,17 @@ def _loss(
             **asked,
         )
     terms = method.loss_terms(model, outputs, batch.labels)
-    loss, metrics = total_loss(terms, config.loss.to_dict())
-    return loss, (metrics, updates.get("batch_stats", {}))
+    return terms, updates.get("batch_stats", {})
 
 
-def _single(value: Any) -> Mean:
-    """One value with weight 1, so that steps are averaged."""
-    value = jnp.asarray(value)
-    return Mean(value, jnp.ones_like(value))
+def _flat_norm(tree: Any) -> jax.Array:
+    """Norm of all values, by two kernels instead of one for each array."""
+    return jnp.linalg.norm(ravel_pytree(tree)[0])
+
+
+def _norm(tree: Any) -> jax.Array:
+    """The same without bringing together what devices share out."""
+    return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))
 
 
 def _keep_frozen(old: Any, new: Any, pattern: str) -> Any:

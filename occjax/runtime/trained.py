@@ -30,7 +30,7 @@ class Trained(NamedTuple):
 
     def rounded(self, images: int) -> int:
         """The least number of at least so many images that the devices can share."""
-        devices = self.layout.mesh.shape["data"]
+        devices = self.layout.mesh.size
         return -(-images // devices) * devices
 
     def predict(self, batches: Iterable[Batch], total: int) -> inference.Predictions:

@@ -9,7 +9,7 @@ import tiny_method
 
 from occjax import skeletons
 from occjax.errors import UserError
-from occjax.runtime import initial, optim, step
+from occjax.runtime import initial, objective, optim, step
 from occjax.runtime.mesh import Layout
 
 tiny_method.install()
@@ -88,7 +88,7 @@ def test_the_gradient_is_that_of_the_whole_batch_not_of_a_devices_share(layout):
             variables, whole.inputs, train=True, mutable=["batch_stats"]
         )
         terms = method.loss_terms(model, outputs, whole.labels)
-        return step.total_loss(terms, config.loss)[0]
+        return objective.total_loss(terms, config.loss)[0]
 
     grads = jax.grad(loss)(before.params)
     after, measured = train_step(state, batch)
@@ -209,13 +209,13 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_state(layout):
 
 def test_a_loss_that_is_weighed_by_zero_may_be_missing_but_no_other():
     terms = {"one": (jnp.full((2,), 3.0), jnp.ones((2,)))}
-    loss, found = step.total_loss(terms, {"one": 2.0, "other": 0.0})
+    loss, found = objective.total_loss(terms, {"one": 2.0, "other": 0.0})
     assert (float(loss), set(found)) == (6.0, {"one", "loss"})
-    loss, found = step.total_loss(terms, {"one": 0.0})
+    loss, found = objective.total_loss(terms, {"one": 0.0})
     assert (float(loss), set(found)) == (0.0, {"one", "loss"})
     for weights in ({"one": 2.0, "other": 1.0}, {}):
         with pytest.raises(UserError, match="config.loss: it weighs"):
-            step.total_loss(terms, weights)
+            objective.total_loss(terms, weights)
 
 
 def test_config_loss_must_name_exactly_the_terms(layout):
