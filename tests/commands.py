@@ -3,8 +3,11 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -29,6 +32,37 @@ def start(*argv: str, devices: int = 1, **variables: str) -> subprocess.Popen[st
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def job(
+    count: int, *argv: str, devices: int, **variables: str
+) -> list[subprocess.Popen[str]]:
+    """Starts `python ARGV` as so many processes of one job, with devices each."""
+    if count == 1:
+        return [start(*argv, devices=devices, **variables)]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    told = f"--coordinator=localhost:{port}", f"--num_processes={count}"
+    return [
+        start(*argv, *told, f"--process_id={i}", devices=devices, **variables)
+        for i in range(count)
+    ]
+
+
+def wait_for_step(
+    running: Sequence[subprocess.Popen[str]], folder: pathlib.Path, number: int
+) -> None:
+    """Returns once a run has logged so many steps; none of its processes may end."""
+    end = time.monotonic() + SECONDS
+    path = folder / "metrics.jsonl"
+    while time.monotonic() < end:
+        for process in running:
+            assert process.poll() is None, process.communicate()
+        if path.exists() and path.read_text().count('"loss"') >= number:
+            return
+        time.sleep(0.005)
+    raise TimeoutError(f"no step {number} in {path}")
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:

@@ -22,21 +22,11 @@ def cache(tmp_path_factory):
 
 def run(folder, cache, count, *argv):
     """Runs a job of `count` processes with eight devices in all to its end."""
-    devices = 8 // count
-    if count == 1:
-        found = [commands.start(*argv, "--workdir", str(folder), devices=8, **cache)]
-    else:
-        argv = (*argv, "--workdir", str(folder))
-        found = commands.job(count, *argv, devices=devices, **cache)
+    argv = (*argv, "--workdir", str(folder))
+    found = commands.job(count, *argv, devices=8 // count, **cache)
     for status, _, err in map(commands.finish, found):
         assert status == 0, err
     return folder
-
-
-def logged(folder):
-    """How many steps a run has logged."""
-    path = folder / "metrics.jsonl"
-    return path.read_text().count('"loss"') if path.exists() else 0
 
 
 def kept(folder):
@@ -55,11 +45,7 @@ def test_a_job_that_is_killed_at_any_moment_loses_and_repeats_nothing(tmp_path, 
     for number in range(KILLS):
         before = kept(folder)
         both = commands.job(2, *argv, "--workdir", str(folder), devices=1, **cache)
-        moment = before + rng.integers(1, 20)
-        end = time.monotonic() + commands.SECONDS
-        while logged(folder) < moment and time.monotonic() < end:
-            assert all(process.poll() is None for process in both)
-            time.sleep(0.002)
+        commands.wait_for_step(both, folder, before + int(rng.integers(1, 20)))
         time.sleep(rng.uniform(0, 0.05))
         start = time.monotonic()
         if number % 2:

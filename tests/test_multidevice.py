@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import socket
 import time
 
 import commands
@@ -24,23 +23,8 @@ RUN = (
 
 def processes(folder, cache, *argv, devices=4, command=commands.TINY):
     """Starts two processes of so many devices each."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    return [
-        commands.start(
-            *command,
-            "--workdir",
-            str(folder),
-            f"--coordinator=localhost:{port}",
-            "--num_processes=2",
-            f"--process_id={i}",
-            *argv,
-            devices=devices,
-            **cache,
-        )
-        for i in range(2)
-    ]
+    argv = (*command, "--workdir", str(folder), *argv)
+    return commands.job(2, *argv, devices=devices, **cache)
 
 
 COMMAND = (
@@ -48,19 +32,6 @@ COMMAND = (
     "tiny_method.install(); {0}.define_flags(); cli.run({0}.main)"
 )
 TESTS = {"PYTHONPATH": f"{commands.ROOT}:{commands.ROOT / 'tests'}"}
-
-
-def wait_for_step(running, folder, number):
-    """Returns once a run has logged so many steps."""
-    end = time.monotonic() + commands.SECONDS
-    path = folder / "metrics.jsonl"
-    while time.monotonic() < end:
-        for process in running:
-            assert process.poll() is None, process.communicate()
-        if path.exists() and path.read_text().count('"loss"') >= number:
-            return
-        time.sleep(0.02)
-    raise TimeoutError(f"no step {number} in {path}")
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +124,7 @@ def test_sigterm_to_one_process_stops_both_at_the_same_step(tmp_path, cache):
     argv = ("--config.steps=4000", "--config.checkpoint_every=4000")
     argv = (*argv, "--config.eval_every=4000")
     both = processes(tmp_path, cache, *argv)
-    wait_for_step(both, tmp_path, 1)
+    commands.wait_for_step(both, tmp_path, 1)
     both[1].send_signal(signal.SIGTERM)
     ends = [commands.finish(process) for process in both]
 
@@ -171,7 +142,7 @@ def test_a_run_of_two_processes_goes_on_in_one_with_the_same_data(
     status, _, err = commands.run(*command, devices=2, **cache)
     assert status == 0, err
     both = processes(broken, cache, *steps, devices=1)
-    wait_for_step(both, broken, 12)
+    commands.wait_for_step(both, broken, 12)
     for process in both:
         process.kill()
     for process in both:
@@ -198,7 +169,7 @@ def test_one_dead_process_ends_the_other_and_the_next_start_goes_on(
 ):
     argv = ("--config.eval_every=4000", "--config.checkpoint_every=2", *SGD)
     both = processes(tmp_path, cache, *argv, "--config.steps=4000", devices=1)
-    wait_for_step(both, tmp_path, 4)
+    commands.wait_for_step(both, tmp_path, 4)
     begun = time.monotonic()
     both[victim].send_signal(number)
     status, _, err = commands.finish(both[1 - victim])

@@ -48,18 +48,6 @@ def state_of(folder):
     return jax.tree.map(np.asarray, found.state), found.position
 
 
-def wait_for_step(process, folder, number):
-    """Returns once a run has logged so many steps."""
-    end = time.monotonic() + commands.SECONDS
-    path = folder / "metrics.jsonl"
-    while time.monotonic() < end:
-        assert process.poll() is None, process.communicate()
-        if path.exists() and path.read_text().count('"loss"') >= number:
-            return
-        time.sleep(0.01)
-    raise TimeoutError(f"no step {number} in {path}")
-
-
 def assert_same_run(folder, other):
     (ours, our_place), (theirs, their_place) = state_of(folder), state_of(other)
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
@@ -97,7 +85,7 @@ def test_a_run_killed_three_times_ends_bitwise_as_if_nothing_had_happened(
         process = commands.start(
             *commands.TINY, "--workdir", str(folder), *LONG, **cache
         )
-        wait_for_step(process, folder, int(moment))
+        commands.wait_for_step([process], folder, int(moment))
         time.sleep(rng.uniform(0, 0.1))
         process.kill()
         process.communicate()
@@ -117,7 +105,7 @@ def test_a_run_asked_to_stop_saves_says_so_and_goes_on(
     command = (*commands.TINY, "--workdir", str(folder), *LONG)
     seldom = "--config.checkpoint_every=1000"
     process = commands.start(*command, seldom, **cache)
-    wait_for_step(process, folder, 3)
+    commands.wait_for_step([process], folder, 3)
     process.send_signal(number)
     status, out, err = commands.finish(process)
     saved = [int(path.name) for path in (folder / "checkpoints").iterdir()]
