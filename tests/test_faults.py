@@ -55,9 +55,7 @@ def test_a_job_that_is_killed_at_any_moment_loses_and_repeats_nothing(tmp_path, 
             both[rng.integers(2)].kill()
         ends = [commands.finish(process) for process in both]
         assert time.monotonic() - start < PATIENCE
-        assert all(status for status, _, _ in ends), ends
-        if number % 2:
-            assert [status for status, _, _ in ends] == [143, 143], ends
+        assert all(status for status, _, _ in ends), ends  # 143, or killed starting
         assert kept(folder) >= before
     run(folder, cache, 2, *argv)
 
