@@ -1,5 +1,6 @@
 """Jobs of several processes that are killed again and again, and go on as others."""
 
+import json
 import os
 import signal
 import time
@@ -66,12 +67,21 @@ def test_a_job_that_is_killed_at_any_moment_loses_and_repeats_nothing(tmp_path, 
 
 def test_one_two_and_four_processes_learn_and_score_the_same(tmp_path, cache):
     argv = (*commands.TINY, "--config.steps=50", "--config.eval_every=50", *SGD)
-    argv = (*argv, "--config.checkpoint_every=50")
+    argv = (*argv, "--config.checkpoint_every=50", "--config.data.eval_images=11")
     folders = [run(tmp_path / str(n), cache, n, *argv) for n in (1, 2, 4)]
     losses = [list(commands.figures(f, "loss").values()) for f in folders]
     assert len(losses[0]) == 50
     for other in losses[1:]:
         np.testing.assert_allclose(other, losses[0], rtol=1e-4)
+    found = [json.loads((f / "detections.json").read_text()) for f in folders]
+    scored = [json.loads((f / "metrics.json").read_text()) for f in folders]
+    assert len(found[0]) == 11  # the rest of the second batch is padding
+    for other, figures in zip(found[1:], scored[1:], strict=True):
+        assert [x["image_id"] for x in other] == [x["image_id"] for x in found[0]]
+        ours, theirs = ([x["keypoints"] for x in some] for some in (other, found[0]))
+        np.testing.assert_allclose(ours, theirs, atol=0.05)
+        for name in ("AP", "AP50", "AR"):
+            assert figures[name] == pytest.approx(scored[0][name], abs=1e-9)
 
 
 def test_four_processes_that_were_killed_go_on_as_two(tmp_path, cache):
