@@ -41,8 +41,8 @@ INTRODUCTION = """# OASNet's parts one by one
 Made by `python -m studies.mimicry --photographs DIR`. With each seed a plain network is
 trained from scratch for {crowd[0]} steps on the crowd, {lsp[0]} on photographs; all
 rows go on from it for {crowd[1]} and {lsp[1]} steps of 32 views: 32 crops, or 16 both
-with and without patches. Per cent: mean and, in brackets, lowest and highest of the
-seeds {seeds}.
+with and without patches. No network has converged after so few. Per cent: mean and, in
+brackets, lowest and highest of the seeds {seeds}.
 """
 CROWD_TEXT = """
 ## The built-in crowd
