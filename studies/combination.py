@@ -5,10 +5,11 @@
 
 Trains what configs/study_combination.py lists with each seed, on the built-in crowd and
 on the crops of LSP Extended, which DIR has (studies/crops.py), and writes the page and
-a plot beside it. Finished runs are not repeated, so the command goes on where it was
-stopped.
+a plot beside it. Tables whose figures are kept beside the page, and finished runs, are
+not repeated, so the command goes on where it was stopped.
 """
 
+import functools
 import io
 import json
 import pathlib
@@ -18,13 +19,14 @@ from typing import Any
 
 from absl import flags
 from matplotlib.figure import Figure
+from ml_collections import ConfigDict
 
 from configs import study_combination as systems
 from occjax import files
 from occjax.data import sources
 from occjax.evaluation import coco, occlusion
 from occjax.runtime import cli
-from studies import boxes, command, covered, crops, runs
+from studies import boxes, command, covered, crops, kept, runs
 
 FLAGS = flags.FLAGS
 EDGES = (0.0, 0.3, 0.5, 1.0)  # of the largest box IoU in an image
@@ -108,34 +110,45 @@ def main(argv: Sequence[str]) -> None:
     runs.render(datasets, "crowded", systems.CROWD, systems.SCENES)
     crops.prepare(folder, datasets)
     covered.prepare(folder, datasets)
+    figures = kept.Figures(output)
     found: dict[str, dict[str, list]] = {}
     for seed in FLAGS.seeds:  # whole comparisons first, should the study be stopped
-        for name, rows in compared(int(seed)).items():
-            for row, figures in rows.items():
-                found.setdefault(name, {}).setdefault(row, []).append(figures)
+        for name, (measure, kinds) in TABLES.items():
+            rows = figures.of(
+                f"{name}-{seed}",
+                configs_of(kinds),
+                functools.partial(measure, int(seed)),
+            )
+            for row, shares in rows.items():
+                found.setdefault(name, {}).setdefault(row, []).append(shares)
     files.write_bytes(output.with_suffix(".png"), plot(found["papers"]))
     output.write_text(page(found, output.stem), encoding="utf-8")
     print(f"written: {output}, {output.with_suffix('.png')}")
 
 
-def compared(seed: int) -> dict[str, dict[str, list[float]]]:
-    """Figures of all tables with one seed, by table and row."""
-    table = {
-        words: by_overlap(train("crop", row, seed)) for row, words in TABLE.items()
-    }
-    photographs = {
-        words: [read(pck) for read in covered.COLUMNS.values()]
-        for words, pck in (
-            (words, covered.pck(train("lsp", row, seed)))
-            for row, words in TABLE.items()
-        )
-    }
-    return {
-        "parts": parts(seed),
-        "papers": papers(seed),
-        "table": table,
-        "photographs": photographs,
-    }
+def configs_of(kinds: Sequence[str]) -> ConfigDict:
+    """All that the figures of runs of these kinds hang on."""
+    return ConfigDict(
+        {
+            f"{kind}_{row}": systems.get_config(f"{kind}_{row}")
+            for kind in kinds
+            for row in systems.ROWS[kind]
+        }
+    )
+
+
+def table(seed: int) -> dict[str, list[float]]:
+    """AP of the rows of DAG's Table 2."""
+    return {words: by_overlap(train("crop", row, seed)) for row, words in TABLE.items()}
+
+
+def photographs(seed: int) -> dict[str, list[float]]:
+    """PCK of the same on photographs."""
+    rows = {}
+    for row, words in TABLE.items():
+        pck = covered.pck(train("lsp", row, seed))
+        rows[words] = [read(pck) for read in covered.COLUMNS.values()]
+    return rows
 
 
 def parts(seed: int) -> dict[str, list[float]]:
@@ -174,6 +187,14 @@ def papers(seed: int) -> dict[str, list[float]]:
         else:
             rows[words] = scored(train("crop", row, seed), boxes=around)
     return rows
+
+
+TABLES = {  # what measures each with a seed, and of which kinds its runs are
+    "parts": (parts, ("whole",)),
+    "papers": (papers, ("whole", "crop")),
+    "table": (table, ("crop",)),
+    "photographs": (photographs, ("lsp",)),
+}
 
 
 def train(kind: str, row: str, seed: int) -> pathlib.Path:

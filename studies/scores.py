@@ -6,10 +6,11 @@
 DIR has coco/, lsp_extended_crops/ and eval_reference/. Trains OA-HPE, HRNet and a
 KS-net on each with each seed (configs/study_scores.py), ranks the poses of unseen
 people by heatmaps, by OAKS and by the true OKS, and writes the page: mean and range of
-the seeds, and every seed as it came out. Finished runs are not repeated, so the command
-goes on where it was stopped.
+the seeds, and every seed as it came out. Those whose figures are kept beside the page,
+and finished runs, are not repeated, so the command goes on where it was stopped.
 """
 
+import functools
 import json
 import pathlib
 import statistics
@@ -17,13 +18,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from configs import study_scores as systems
 from data_prep import coco as coco_prep
 from occjax import skeletons
 from occjax.data import sources
 from occjax.runtime import cli
-from studies import albums, boxes, command, crops, runs
+from studies import albums, boxes, command, crops, kept, runs
 
 FLAGS = flags.FLAGS
 NAMES = {"oahpe": "OA-HPE", "hrnet": "HRNet"}
@@ -75,19 +77,47 @@ def main(argv: Sequence[str]) -> None:
     runs.render(datasets, "unlabelled", systems.CROWD, systems.SCENES)
     crops.prepare(folder / "lsp_extended_crops", datasets)
     photographs(folder, datasets)
+    figures = kept.Figures(FLAGS.output)
+    around = str(detected(folder, datasets))
     found: dict[str, list[dict]] = {}
     for seed in FLAGS.seeds:  # whole comparisons first, should the study be stopped
         for name, bases in systems.BASES.items():
             for base in bases:
-                run = train(name, base, int(seed))
-                place = f"{name}/{base}"
-                found.setdefault(place, []).append(ranked(run, run / "ranked"))
-                if name == "coco":
-                    found_boxes = str(detected(folder, datasets))
-                    scored = ranked(run, run / "detected", boxes=found_boxes)
-                    found.setdefault(f"{place}/detected", []).append(scored)
+                measure = functools.partial(measured, name, base, int(seed), around)
+                for place, figure in figures.of(
+                    f"{name}-{base}-{seed}", configs_of(name), measure
+                ).items():
+                    found.setdefault(place, []).append(figure)
     pathlib.Path(FLAGS.output).write_text(page(found), encoding="utf-8")
     print(f"written: {FLAGS.output}")
+
+
+def configs_of(name: str) -> ConfigDict:
+    """All that the figures of a set hang on."""
+    sets = {"crowd", name} if name == "coco" else {name}
+    return ConfigDict(
+        {
+            f"{one}_{system}": systems.get_config(f"{one}_{system}")
+            for one in sorted(sets)
+            for system in systems.SYSTEMS
+        }
+    )
+
+
+def measured(name: str, base: str, seed: int, around: str) -> dict[str, dict]:
+    """Figures of a base of a set by place, trained if that is not done yet.
+
+    Args:
+        name: of the set.
+        base: whose poses are ranked.
+        seed: of the trainings.
+        around: file of a detector's boxes on COCO's photographs.
+    """
+    run, place = train(name, base, seed), f"{name}/{base}"
+    found = {place: ranked(run, run / "ranked")}
+    if name == "coco":
+        found[f"{place}/detected"] = ranked(run, run / "detected", boxes=around)
+    return found
 
 
 def photographs(folder: pathlib.Path, out: pathlib.Path) -> None:
@@ -136,9 +166,9 @@ def network(name: str, system: str, seed: int) -> pathlib.Path:
 
 
 def ranked(run: pathlib.Path, output: pathlib.Path, **more: str) -> dict[str, Any]:
-    """Metrics of a run whose poses are ranked by every score.
+    """What the page wants to know of a run whose poses are ranked by every score.
 
-    Beside the first score's, `joint_peaks` is the reliability of heatmap peaks.
+    `joint_peaks` is the reliability of heatmap peaks, all else as in metrics.json.
     """
     runs.evaluate(run, output, score=",".join(["oaks", "heatmap", "oracle"]), **more)
     peaks = runs.evaluate(
@@ -148,7 +178,15 @@ def ranked(run: pathlib.Path, output: pathlib.Path, **more: str) -> dict[str, An
         json.loads((path / "metrics.json").read_text(encoding="utf-8"))
         for path in (output, peaks)
     )
-    return found | {"joint_peaks": other["occlusion"]["calibration"]["joints"]}
+    view = found["occlusion"]
+    return {
+        "scores": found["scores"],
+        "occlusion": {
+            "calibration": view["calibration"],
+            "bins": {"joint_count": view["bins"]["joint_count"]},
+        },
+        "joint_peaks": other["occlusion"]["calibration"]["joints"],
+    }
 
 
 def page(found: Mapping[str, Sequence[dict]]) -> str:

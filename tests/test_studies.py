@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import pathlib
 
 import pytest
 from absl import flags
@@ -21,6 +22,7 @@ from studies import (
     combination,
     couples,
     covered,
+    kept,
     mimicry,
     occluders,
     parts,
@@ -242,16 +244,43 @@ def test_pages_tell_occluded_and_visible_joints_apart():
     with flagsaver.flagsaver(seeds=["4"]):
         page = couples.page({name: [metrics] for name in couples.NAMES})
         lsp_page = occluders.page(dict.fromkeys(occluders.NAMES, [scored]))
-        both_page = mimicry.page(
-            {
-                "crowd": dict.fromkeys(mimicry.NAMES, [metrics]),
-                "lsp": dict.fromkeys(mimicry.NAMES, [scored]),
-            }
-        )
     row = "| + OPEC-Net | 4 | 12.5 | 50.0 | 0.0 | 25.0 | 50.0 | 25.0 | 50.0 |"
     assert row in page
     assert "10 occluded and 30 visible" in " ".join(page.split())
     assert "| + OPEC-Net | 4 | 50.0 | 50.0 | 25.0 | 75.0 |" in lsp_page
     assert "(10 joints covered, 30 not)" in lsp_page
-    assert "| + erasing | 4 | 12.5 | 0.0 | 25.0 | 50.0 |" in both_page
-    assert "| + erasing | 4 | 50.0 | 50.0 | 25.0 | 75.0 |" in both_page
+
+
+def test_figures_of_mimicry_tell_occluded_and_visible_joints_apart(monkeypatch):
+    joints = dict(people=4, occluded=10, visible=30, Inv75=0.25, V75=0.5)
+    metrics = dict(AP=0.125, AP75=0.0, occlusion={"joints": {"all": joints}})
+    monkeypatch.setattr(mimicry.runs, "score", lambda *_: metrics)
+    with flagsaver.flagsaver(workdir="runs"):
+        crowd = mimicry.on_crowd(pathlib.Path("run"))
+    assert list(crowd["shares"].values()) == [0.125, 0.0, 0.25, 0.5]
+    assert crowd["joints"] == {"occluded": 10, "visible": 30}
+    shares = {"mean": 0.5, "occluded": {"mean": 0.25, "count": 10}}
+    shares["visible"] = {"mean": 0.75, "count": 30}
+    scored = {"test": shares, covered.SPLIT: shares}
+    monkeypatch.setattr(mimicry.covered, "pck", lambda _: scored)
+    lsp = mimicry.on_photographs(pathlib.Path("run"))
+    assert list(lsp["shares"].values()) == [0.5, 0.5, 0.25, 0.75]
+    assert lsp["joints"] == {"occluded": 10, "visible": 30}
+
+
+def test_the_page_of_mimicry_is_what_the_kept_figures_say(monkeypatch):
+    def never(*_):
+        raise AssertionError("trained anew: its config is another")
+
+    monkeypatch.setattr(mimicry, "train", never)
+    docs = pathlib.Path(__file__).resolve().parents[1] / "docs"
+    figures = kept.Figures(docs / "mimicry.md")
+    results = {
+        name: {
+            row: [mimicry.measured(figures, name, row, seed) for seed in range(3)]
+            for row in mimicry.NAMES
+        }
+        for name in study_mimicry.SETS
+    }
+    with flagsaver.flagsaver(seeds=["0", "1", "2"]):
+        assert mimicry.page(results) == (docs / "mimicry.md").read_text()
