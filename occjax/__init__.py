@@ -1,12 +1,18 @@
 """Human pose estimation for people who are hidden, in JAX and Flax."""
 
-from typing import Any
-
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # typing's own takes longer to import than all of this
+if TYPE_CHECKING:
+    from typing import Any
 
-def load(workdir: Any, **options: Any) -> Any:
-    """A trained model as a function of images: `occjax.estimator.Estimator`.
+    from etils import epath
+
+    from occjax.estimator import Estimator
+
+
+def load(workdir: "epath.PathLike", **options: "Any") -> "Estimator":
+    """A trained model as a function of images.
 
     Args:
         workdir: folder of a run.
@@ -16,7 +22,7 @@ def load(workdir: Any, **options: Any) -> Any:
     Raises:
         UserError: there is no run, it is damaged, or an option does not suit it.
     """
-    from occjax.estimator import Estimator  # late: `import occjax` needs no JAX
+    from occjax import estimator  # late: `import occjax` needs no JAX
     from occjax.runtime.options import Options
 
-    return Estimator(workdir, Options(**options))
+    return estimator.Estimator(workdir, Options(**options))

@@ -26,6 +26,9 @@ TABLE = {
     "occjax/evaluation": HOST,
     "occjax/draw": HOST,
     "occjax/scoring": (*HOST, "data", "draw", "evaluation"),
+    "occjax/video": (*HOST, "draw", "evaluation"),
+    "occjax/estimator": (*HOST, "data", "runtime"),
+    "occjax/artefact": (),
     "occjax/runtime": ("types", "errors", "files", "ops", "skeletons"),
     "data_prep": (*HOST, "data", "evaluation", "draw"),
     "configs": (),
@@ -37,6 +40,7 @@ NO_JAX = (
     "occjax/data",
     "occjax/evaluation",
     "occjax/draw",
+    "occjax/video",
     "data_prep",
 )
 # Imports that the folder's own rule does not allow, and why.
@@ -212,7 +216,7 @@ def test_the_host_side_loads_no_jax(folder):
 
 # Calls that only local paths can take, and why they may.
 LOCAL = {
-    "occjax/files.py": {"os.replace", "os.unlink"},  # where the path is local
+    "occjax/files.py": {"os.path", "os.replace", "os.unlink"},  # where it is local
     "occjax/runtime/cli.py": {"pathlib.Path"},  # the cache in the home folder
     "occjax/runtime/config.py": {"os.path", "pathlib.Path"},  # experiments are code
     # Weights from elsewhere are read array by array where they lie.
