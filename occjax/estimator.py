@@ -83,13 +83,21 @@ class Estimator:
         if given is not None and not several:
             given = [given]
         people = None if given is None else _people(given, self.needs, len(pictures))
-        nobody = self._nobody()
-        found = [nobody] * len(pictures)
-        if people != [] and pictures:
-            seen = self.look(Pictures(pictures, self.skeleton, people))
+        found = self.people(Pictures(pictures, self.skeleton, people))
+        return found if several else found[0]
+
+    def people(self, source: Pictures) -> list[Poses]:
+        """The people of each image of a source, best first, as a call gives them.
+
+        Raises:
+            UserError: as `look`.
+        """
+        found = [self._nobody()] * len(source)
+        if found and source.boxes != []:
+            seen = self.look(source)
             for row, number in enumerate(seen.image_ids.tolist()):
                 found[number - 1] = _best_first(seen.poses, row)
-        return found if several else found[0]
+        return found
 
     def look(self, source: Pictures | Folder, show: bool = False) -> Predictions:
         """Padded poses of the images of a source; those without a box may be missing.
@@ -108,8 +116,6 @@ class Estimator:
                 f"this model sees a person at a time: expected {self.needs} of people, "
                 "found none."
             )
-        if not self.needs:
-            source.boxes = None
         count = len(source) if source.boxes is None else len(source.boxes)
         size = min(self._model.batch_size, 2 ** (count - 1).bit_length())
         batches = pipeline.test_batches(

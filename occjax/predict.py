@@ -22,6 +22,7 @@ pictures by name, or the frames, from 1; with `keypoints` for those that correct
 """
 
 import collections
+import contextlib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -68,119 +69,108 @@ def main(argv: Any) -> None:
     chosen, path = options.parsed(), epath.Path(FLAGS.input)
     if len(chosen.scores) > 1 or "oracle" in chosen.scores:
         raise UserError("--score: expected one score, heatmap or oaks.")
-    look: Any = watch
-    if not (path.is_file() and path.suffix.lower() in video.SUFFIXES):
-        look, path = predict, folder.find(path)
+    film = path.is_file() and path.suffix.lower() in video.SUFFIXES
+    given = path if film else folder.find(path)
     cli.start_jax()
-    look(FLAGS.workdir, path, FLAGS.output, chosen, FLAGS.min_score, FLAGS.boxes)
+    predict(FLAGS.workdir, given, FLAGS.output, chosen, FLAGS.min_score, FLAGS.boxes)
 
 
 def predict(
     workdir: str,
-    paths: list[epath.Path],
+    given: list[epath.Path] | epath.Path,
     output: str,
     chosen: options.Options,
     min_score: float | None,
     boxes: str | None = None,
 ) -> None:
-    """Finds the people in image files and writes what the module promises.
+    """Finds the people in image files or in a video; writes what the module promises.
 
     Args:
         workdir: of the run.
-        paths: of the images.
+        given: paths of the images, or that of the video.
         output: folder to write to.
         chosen: how to look at the images.
         min_score: of a drawn pose; None for the run's own.
         boxes: file of the people's boxes or poses.
 
     Raises:
-        UserError: the run or an argument is at fault, or no file can be read.
+        UserError: the run or an argument is at fault, or nothing can be read.
     """
     from occjax.estimator import Estimator  # late: a wrong flag needs no wait for JAX
 
-    target = _target(output)
-    model = Estimator(workdir, chosen)
+    target, model = _target(output), Estimator(workdir, chosen)
+    least = _least_score(workdir) if min_score is None else min_score
+    if isinstance(given, list):
+        _look(given, target, model, least, boxes)
+    else:
+        _watch(given, target, model, least, boxes)
+    processes.wait()
+
+
+def _look(
+    paths: list[epath.Path],
+    target: epath.Path,
+    model: Any,
+    least: float,
+    boxes: str | None,
+) -> None:
+    """The people on image files, found by an `Estimator`, written and drawn."""
     source = folder.Folder(_shown(paths, "reading"), model.skeleton)
     if not len(source):
         raise UserError(f"no readable image; {source.unreadable[0]}")
     source.boxes = _people(boxes, source, model.needs)
     poses, image_ids = model.look(source, show=True)
     if not processes.first():
-        return processes.wait()
+        return
     found = coco.detections(poses, image_ids.tolist(), model.skeleton)
     for item in found:
         item["file_name"] = source.paths[item["image_id"] - 1].name
     files.write_json(target / "poses.json", found)
-    least = _least_score(workdir) if min_score is None else min_score
     shown = _draw_all(target / "drawings", source, found, least)
     print(f"{target}: {len(source)} images, {shown} people drawn, {len(found)} poses")
     if source.unreadable:
         print(f"{len(source.unreadable)} of {len(paths)} files could not be read:")
         print("\n".join(f"  {line}" for line in source.unreadable))
-    processes.wait()
-
-
-def watch(
-    workdir: str,
-    path: epath.Path,
-    output: str,
-    chosen: options.Options,
-    min_score: float | None,
-    boxes: str | None = None,
-) -> None:
-    """Finds the people in a video and writes what the module promises.
-
-    Args:
-        workdir: of the run.
-        path: of the video.
-        output: folder to write to.
-        chosen: how to look at the frames.
-        min_score: of a drawn pose; None for the run's own.
-        boxes: file of the people's boxes or poses.
-
-    Raises:
-        UserError: the run or an argument is at fault, or the video cannot be read.
-    """
-    from occjax.estimator import Estimator  # late: a wrong flag needs no wait for JAX
-
-    if processes.several():
-        raise UserError(f"{path}: a video is for one process, not for several.")
-    target, model = _target(output), Estimator(workdir, chosen)
-    least = _least_score(workdir) if min_score is None else min_score
-    with files.local(path) as here:
-        done = _watch(video.Reader(here), target, model, least, boxes)
-    rate = done.frames / done.seconds
-    print(
-        f"{target}: {done.frames} frames, {done.drawn} people drawn, {done.poses} "
-        f"poses, {rate:.1f} frames/s"
-    )
-    if done.frames < done.announced:
-        print(f"{path}: only {done.frames} of {done.announced} frames can be read")
 
 
 def _watch(
-    reader: video.Reader,
+    path: epath.Path,
     target: epath.Path,
     model: Any,
     least: float,
     boxes: str | None,
-) -> video.Report:
-    """The people of all frames, found by an `Estimator`, written and drawn."""
+) -> None:
+    """The people of a video's frames, found by an `Estimator`, written and drawn."""
     from occjax.runtime import progress
 
-    frames = pictures.Pictures([], model.skeleton)
-    frames.image_ids = np.arange(1, reader.announced + 1)
-    people: dict[int, list] = collections.defaultdict(list)
-    for one in _people(boxes, frames, model.needs) or ():
-        people[one.image].append(one.box if one.pose is None else one.pose)
+    if processes.several():
+        raise UserError(f"{path}: a video is for one process, not for several.")
+    with contextlib.ExitStack() as stack:
+        reader = video.Reader(stack.enter_context(files.local(path)))
+        frames = pictures.Numbered(reader.announced, model.skeleton)
+        people = _people(boxes, frames, model.needs)
+        of_frame: dict[int, list[results.Result]] = collections.defaultdict(list)
+        for one in people or ():
+            of_frame[one.image].append(one)
 
-    def find(images: Sequence[np.ndarray], first: int) -> Any:
-        given = [people[first + i] for i in range(len(images))] if model.needs else None
-        return model(images, **({model.needs: given} if model.needs else {}))
+        def find(images: Sequence[np.ndarray], first: int) -> Any:
+            here = [
+                one._replace(image=number)
+                for number in range(len(images))
+                for one in of_frame[first + number]
+            ]
+            here = None if people is None else here
+            return model.people(pictures.Pictures(images, model.skeleton, here))
 
-    drawing = video.Drawing(model.skeleton, least)
-    with progress.counted(reader.announced, "frame") as show:
-        return video.annotate(reader, target, find, drawing, FRAMES, show)
+        drawing = video.Drawing(model.skeleton, least)
+        show = stack.enter_context(progress.counted(reader.announced, "frame"))
+        done = video.annotate(reader, target, find, drawing, FRAMES, show)
+    print(
+        f"{target}: {done.frames} frames, {done.drawn} people drawn, {done.poses} "
+        f"poses, {done.frames / done.seconds:.1f} frames/s"
+    )
+    if done.frames < done.announced:
+        print(f"{path}: only {done.frames} of {done.announced} frames can be read")
 
 
 def _people(path: str | None, source: Any, needs: str) -> list[results.Result] | None:

@@ -9,6 +9,7 @@ import runs
 import occjax
 from occjax import predict, video
 from occjax.errors import UserError
+from occjax.runtime import config as configs
 from occjax.runtime.options import Options
 from occjax.skeletons import COCO
 from occjax.types import Poses
@@ -129,7 +130,7 @@ def test_predict_finds_in_a_video_what_the_model_finds_in_its_frames(
     clip, tmp_path, capfd
 ):
     workdir = runs.make(tmp_path / "run")[0]
-    predict.watch(str(workdir), clip, str(tmp_path / "out"), Options(), None)
+    predict.predict(str(workdir), clip, str(tmp_path / "out"), Options(), None)
     told = capfd.readouterr()
     assert "70 frames" in told.out
     assert "70/70 frames" in told.err
@@ -139,3 +140,26 @@ def test_predict_finds_in_a_video_what_the_model_finds_in_its_frames(
     there = [item["keypoints"] for item in found if item["image_id"] == 41]
     there = np.reshape(there, (-1, 17, 3))[..., :2]
     np.testing.assert_allclose(there, poses.joints, atol=1e-2)
+
+
+def test_boxes_of_frames_are_those_of_the_file(clip, tmp_path):
+    settings = configs.load("configs/hrnet.py:smoke")
+    run = str(runs.save(tmp_path / "run", settings)[0])
+    rows = [
+        {"image_id": 3, "bbox": [10, 5, 40, 50], "score": 0.5},
+        {"image_id": 41, "bbox": [30, 5, 40, 50], "score": 0.25},
+        {"image_id": 41, "bbox": [5, 5, 40, 50], "score": 1.0},
+    ]
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps(rows))
+    out = tmp_path / "out"
+    predict.predict(run, clip, str(out), Options(), None, str(path))
+    found = json.loads((out / "poses.json").read_text())
+    assert sorted(item["image_id"] for item in found) == [3, 41, 41]
+
+    frames = video.Reader(clip).read(70)
+    alone = occjax.load(run)(frames[2], boxes=[[10, 5, 40, 50]])
+    (item,) = (item for item in found if item["image_id"] == 3)
+    there = np.reshape(item["keypoints"], (-1, 3))[:, :2]
+    np.testing.assert_allclose(there, alone.joints[0], atol=1e-2)
+    assert item["score"] == pytest.approx(0.5 * float(alone.score[0]), rel=1e-3)

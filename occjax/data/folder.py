@@ -6,7 +6,6 @@ import numpy as np
 from etils import epath
 
 from occjax.data import pictures, records
-from occjax.data.results import Result
 from occjax.errors import UserError
 from occjax.skeletons import Skeleton
 
@@ -30,29 +29,20 @@ def find(path: epath.PathLike) -> list[epath.Path]:
     return found
 
 
-class Folder:
+class Folder(pictures.Numbered):
     """Image files as records without persons, numbered from 1.
 
     Pictures stand upright, as their camera's orientation tag says and as every viewer
     shows them; coordinates refer to that. (Labelled datasets ignore the tag.)
 
     Attributes:
-        name: "pictures".
-        skeleton: of the poses that are to be found in them.
         paths: of the files that can be read.
         unreadable: one line for each file that cannot.
         sizes: [N, 2] height and width of every picture.
-        image_ids: [N], 1 to N.
-        max_persons: 0, as nobody is labelled.
-        boxes: whom to crop, as of `pictures.Pictures`.
     """
-
-    name = "pictures"
-    max_persons = 0
 
     def __init__(self, paths: Iterable[epath.Path], skeleton: Skeleton):
         """Opens every file once, to learn its size and whether it can be read."""
-        self.skeleton = skeleton
         self.paths: list[epath.Path] = []
         self.unreadable: list[str] = []
         sizes = []
@@ -63,12 +53,7 @@ class Folder:
             except UserError as error:
                 self.unreadable.append(str(error))
         self.sizes = np.array(sizes, np.int64).reshape(-1, 2)
-        self.image_ids = np.arange(1, len(self.paths) + 1)
-        self.boxes: list[Result] | None = None
-
-    def __len__(self) -> int:
-        """How many pictures can be read."""
-        return len(self.paths)
+        super().__init__(len(self.paths), skeleton)
 
     def __getitem__(self, index: int) -> records.Record:
         """The record of one picture, decoded.
