@@ -90,3 +90,18 @@ def figures(workdir: pathlib.Path, name: str) -> dict[int, Any]:
             assert values["step"] not in found
             found[values["step"]] = values[name]
     return found
+
+
+def mistake(module: str, arguments: Sequence[str], folder: pathlib.Path) -> str:
+    """The one line in which a command says what is wrong with its arguments."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=folder,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+    return done.stderr
