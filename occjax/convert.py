@@ -116,13 +116,11 @@ def _print_table(lines: list[tuple[str, ...]]) -> None:
 
 
 def _write_run(workdir: str, variables: Any, config: Any) -> None:
-    from occjax import files
     from occjax.runtime import checkpoint
 
     with checkpoint.Checkpoints(workdir) as checkpoints:
         checkpoints.save_weights(variables, config)
-    as_json = configs.as_json(config)
-    files.write_json(epath.Path(workdir) / "config.json", as_json, 2)
+    configs.write(config, epath.Path(workdir) / "config.json")
 
 
 def write_torch(workdir: str, output: str) -> None:

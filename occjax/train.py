@@ -187,7 +187,7 @@ def describe(task: Task, state: step.TrainState) -> None:
     if not processes.first():
         return
     count = sum(x.size for x in jax.tree.leaves(state.params))
-    files.write_json(task.workdir / "config.json", configs.as_json(task.config), 2)
+    configs.write(task.config, task.workdir / "config.json")
     files.write_json(task.workdir / "environment.json", cli.environment(), 2)
     print(
         f"{task.workdir}: {task.config.method} with {count / 1e6:.2f} M parameters, "
