@@ -1,0 +1,228 @@
+"""Walks through every documented command, on a fresh clone and environment.
+
+    python tests/walk.py --shared DIR [--log docs/walk.md]
+
+Clones what is committed, installs as docs/install.md says, lays out files of the names
+that the pages use (photographs and weights of DIR) and types what they say, one page
+after the other. Trainings are cut to a few steps; what needs a machine that is not
+there is left out, with the reason. The log is a page; a test holds it against what the
+pages say now.
+"""
+
+import argparse
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+
+import documents
+
+# Each page uses what an earlier one made.
+ORDER = (
+    "install.md quickstart.md data.md weights.md training.md evaluation.md "
+    "predicting.md new_method.md clusters.md README.md equivalence.md"
+).split()
+COMMANDS = re.compile(
+    r"(python|make|pip|launch/|docker|kubectl|sbatch|\.venv/bin/pip)\b|python3\.11 "
+)
+LEFT_OUT = {
+    r"\.py\[:VARIANT\]": "a pattern, not a command",
+    r"^docker|^kubectl|^sbatch": "needs docker, a cluster or Slurm",
+    r"tpu_vm\.sh (?!--dry-run)": "needs a Cloud TPU project",
+    r'pip install -e "\.\[(cuda13|tpu)\]"': "needs the accelerator",
+    r"^make (test|equivalence)": "run by itself, in the tests",
+}
+# What a documented training is cut to: a paper's, and one for two cores.
+FULL = (
+    "--config.steps=2 --config.batch_size=2 --config.data.eval_images=4 "
+    "--config.eval_batch_size=2"
+)
+SMALL = "--config.steps=20 --config.data.eval_images=8"
+# What the papers' variants are called; the others are for two cores.
+PAPERS = (
+    "coco coco_384 coco_rescorer crowdpose ochuman ocpose mpii lsp hourglass"
+).split()
+# These go on where `make train` ended, at step 4500.
+AS_IT_STANDS = tuple(
+    f"python -m occjax.train --config configs/pinet.py{more}"
+    for more in ("", " --config.steps=4520")
+)
+# What pages leave to the reader, and trainings that are too long.
+MEANT = {
+    "evaluate ...": "evaluate --dataset coco --annotations A.json --detections D.json "
+    "--output out",
+    "HOST0": "localhost",
+    "/shared/": "runs/shared-",
+    "--config.steps=2000": "--config.steps=20",
+    "--config.steps=9000": "--config.steps=4520",
+    "--exclude": "--name coco_apart --exclude",
+}
+# Runs that pages use and no command of theirs makes by its name.
+RUNS = {
+    "hrnet": "",
+    "oahpe": "",
+    "ksnet": "--config.base=runs/oahpe ",
+}
+SECONDS = 1800  # for one command
+
+
+def commands(page: pathlib.Path) -> Iterator[str]:
+    """What a page tells to type, in order and without comments."""
+    for line in documents.code_of(page.read_text(encoding="utf-8")).lines:
+        line = re.sub(r"\s+# .*", "", line).strip()
+        if COMMANDS.match(line):
+            yield re.sub(r"\s+", " ", line)
+
+
+def all_commands() -> dict[str, list[str]]:
+    """Page -> its commands; one that stands on several is the first one's."""
+    seen: set[str] = set()
+    found: dict[str, list[str]] = {}
+    pages = {page.name: page for page in documents.PAGES}
+    others = [name for name in pages if name not in ORDER and name != LOG]
+    for name in (*ORDER, *others):
+        mine = [line for line in commands(pages[name]) if line not in seen]
+        seen.update(mine)
+        if mine:
+            found[name] = list(dict.fromkeys(mine))
+    return found
+
+
+LOG = "walk.md"
+
+
+def left_out(line: str) -> str | None:
+    """Why a command is not run, if it is not."""
+    return next((why for x, why in LEFT_OUT.items() if re.search(x, line)), None)
+
+
+def as_run(line: str) -> str:
+    """The command as it is run here: cut short, and with what `...` stands for."""
+    for said, meant in MEANT.items():
+        line = line.replace(said, meant)
+    match = re.search(r"occjax\.train --config configs/(\w+)\.py(?::(\w+))?", line)
+    if match is None or line in AS_IT_STANDS:
+        return line
+    name, variant = match[1], match[2]
+    cut = FULL if variant in PAPERS else "" if variant == "smoke" else SMALL
+    own = set(re.findall(r"--config\.[\w.]+(?==)", line))
+    more = [x for x in cut.split() if x.partition("=")[0] not in own]
+    line = " ".join([line, *more])
+    if "--workdir" in line or "opecnet-" in line:
+        return line
+    folder = f"runs/{name}-{variant}" if variant else f"runs/{name}"
+    return f"rm -rf {folder}; {line}"  # other pages have other trainings there
+
+
+def together(lines: list[str]) -> Iterator[str]:
+    """Processes of one job are started together, the first ones in the background."""
+    waiting: list[str] = []
+    for line in lines:
+        match = re.search(r"--num_processes=(\d+) --process_id=(\d+)", line)
+        waiting.append(line)
+        if match is None or int(match[2]) == int(match[1]) - 1:
+            yield " & ".join(waiting)
+            waiting = []
+
+
+class Walk:
+    """A clone, and the log of what was typed there."""
+
+    def __init__(self, place: pathlib.Path) -> None:
+        self.clone = place / "occjax"
+        source = str(documents.ROOT)
+        subprocess.run(["git", "clone", "-q", source, self.clone], check=True)
+        self.failed = 0
+
+    def type(self, line: str) -> tuple[float, str]:
+        """Seconds of a command and its last line; counts it if it fails."""
+        path = f"{self.clone}/.venv/bin:{os.environ['PATH']}"
+        kept = ("HOME", "TMPDIR", "JAX_COMPILATION_CACHE_DIR", "JAX_PLATFORMS")
+        own = {name: os.environ[name] for name in kept if name in os.environ}
+        print(f"$ {line}", flush=True)
+        begun = time.monotonic()
+        done = subprocess.run(
+            ["bash", "-c", line],
+            cwd=self.clone,
+            env={**own, "PATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=SECONDS,
+            text=True,
+        )
+        took = time.monotonic() - begun
+        said = [x for x in done.stdout.splitlines() if x.strip()]
+        last = said[-1].split("\r")[-1].strip() if said else ""
+        print(f"  {took:.0f} s, status {done.returncode}: {last}", flush=True)
+        if done.returncode:
+            self.failed += 1
+            print("\n".join(f"  | {x}" for x in said[-12:]), flush=True)
+        return took, "ended well" if not done.returncode else f"FAILED: {last}"
+
+    def page(self, lines: list[str]) -> Iterator[str]:
+        """Types a page's commands; the rows of its table."""
+        for line in lines:
+            if why := left_out(line):
+                yield f"| `{line}` | | left out: {why} |"
+        for line in together([x for x in lines if not left_out(x)]):
+            took, end = self.type(" & ".join(map(as_run, line.split(" & "))))
+            for one in line.split(" & "):
+                ran = as_run(one).partition("; ")[2] or as_run(one)
+                more = f" with `{ran.removeprefix(one).strip()}`"
+                more = more if ran.startswith(one) else f" as `{ran}`"
+                yield f"| `{one}` | {took:.0f} | {end}{more if ran != one else ''} |"
+
+
+def main() -> None:
+    """Walks, and writes the log."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shared", type=pathlib.Path, required=True)
+    parser.add_argument("--log", type=pathlib.Path, default=f"docs/{LOG}")
+    parser.add_argument("--pages", help="only these, by a regular expression")
+    parser.add_argument("--keep", type=pathlib.Path, help="a folder to work in")
+    flags = parser.parse_args()
+    place = flags.keep or pathlib.Path(tempfile.mkdtemp())
+    walk = Walk(place)
+    rows, laid_out = [], False
+    for name, lines in all_commands().items():
+        if not re.search(flags.pages or "", name) and name != "install.md":
+            continue
+        rows += [f"\n## {name}\n", "| command | seconds | |", "|---|---|---|"]
+        # `make train` installs too; what is apart from CrowdPose needs CrowdPose.
+        lines = sorted(lines, key=lambda x: x == "make train" or "--exclude" in x)
+        if name != "install.md" and not laid_out:
+            layout(walk, flags.shared.resolve())
+            laid_out = True
+        rows += [*walk.page(lines)]
+    text = __doc__.splitlines()[0]
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=walk.clone,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    head = f"# The documented commands, typed\n\n{text}\n\nCommit {commit}"
+    flags.log.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+    if flags.keep is None:
+        shutil.rmtree(place)
+    sys.exit(f"{walk.failed} commands failed" if walk.failed else 0)
+
+
+def layout(walk: Walk, shared: pathlib.Path) -> None:
+    """Files of the names that pages use, and the runs that they name."""
+    script = pathlib.Path(__file__).with_name("walk_files.py")
+    walk.type("python -m pip install -q -r requirements-dev.txt")
+    walk.type(f"PYTHONPATH=tests:tests/data_prep python {script} {shared}")
+    for name, more in RUNS.items():
+        config = f"--config configs/{name}.py {more}--workdir runs/{name}"
+        walk.type(f"python -m occjax.train {config} {SMALL}")
+
+
+if __name__ == "__main__":
+    main()
