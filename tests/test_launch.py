@@ -106,10 +106,14 @@ def free_port():
 
 
 def start(*argv, **variables):
-    """Starts a launcher in the repository, without the tests' own settings of jax."""
+    """Starts a launcher in the repository, without the tests' own settings of jax.
+
+    Tests in the background ignore Ctrl-C, and bash cannot trap what it inherits as
+    ignored.
+    """
     ours = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     return subprocess.Popen(
-        [str(LAUNCH / argv[0]), *argv[1:]],
+        ["env", "--default-signal=INT", str(LAUNCH / argv[0]), *argv[1:]],
         cwd=commands.ROOT,
         env={**ours, **variables},
         stdout=subprocess.PIPE,
