@@ -9,10 +9,8 @@ BIN := .venv/bin
 train: .venv/runtime
 	$(BIN)/python -m occjax.train --config configs/pinet.py
 
-# Slow tests one after the other: two trainings in float64 at once need over 24 GB.
 test: .venv/dev
-	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow"
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 # The page of differences from published code: the tests that compare, and no others.
 equivalence: .venv/dev

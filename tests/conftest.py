@@ -8,8 +8,11 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Most programs of tests run a few times: to compile them well would take longest.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import equivalence
+import jax
 import pytest
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
@@ -30,9 +33,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Function]
 ) -> None:
-    """For the page, only tests with reference figures in files that compare."""
+    """Parts the work; for the page, only tests with figures in files that compare."""
     if not equivalence.writing:
-        return
+        return part(items)
     chosen, others = [], []
     for item in items:
         compares = any(x is equivalence for x in vars(item.module).values())
@@ -40,6 +43,25 @@ def pytest_collection_modifyitems(
         (chosen if compares and figures else others).append(item)
     config.hook.pytest_deselected(items=others)
     items[:] = chosen
+
+
+def part(items: list[pytest.Function]) -> None:
+    """What two workers do of one file stays together, and what takes longest is first.
+
+    Published networks at full size are one part: trainings in float64 fill the memory.
+    """
+    for item in items:
+        slow = item.get_closest_marker("slow") is not None
+        full = slow and item.path.parent.name in ("nn", "methods")
+        item.add_marker(pytest.mark.xdist_group("full" if full else item.path.stem))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_runtest_setup(item: pytest.Function) -> None:
+    """Networks of full size, which compute for long, are compiled as for users."""
+    slow = item.get_closest_marker("slow") is not None
+    large = slow or "golden" in item.fixturenames
+    jax.config.update("jax_disable_most_optimizations", not large)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

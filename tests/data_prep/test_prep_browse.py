@@ -30,11 +30,13 @@ def test_training_views_of_a_config_stand_beside_their_records(tmp_path):
     out = tmp_path / "sheet.png"
     command = [sys.executable, "-m", "data_prep.browse", "--count=3", f"--output={out}"]
     config = "--config=configs/pinet.py:smoke"
+    few = "--config.data.crowd.num_scenes=20"
     done = subprocess.run(
-        [*command, config], capture_output=True, text=True, timeout=300
+        [*command, config, few], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert "joints occluded" in done.stdout
+    assert out.exists()
     settings = configs.load("configs/pinet.py:smoke")
     data = {**settings.data.to_dict(), "occlusion": ({"name": "mask_joints"},)}
     source = sources.load(data, "train")

@@ -120,13 +120,13 @@ def test_plan_and_cost_are_those_of_ott(double, iterations, threshold):
     np.testing.assert_allclose(sinkhorn.transport_cost(cost, **how), value, rtol=1e-6)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)  # most of them compile
 @given(
     seed=st.integers(0, 2**20),
-    rows=st.integers(1, 9),
-    columns=st.integers(1, 9),
-    epsilon=st.sampled_from([1.0, 0.1, 0.01, 0.001]),
-    iterations=st.integers(1, 40),
+    rows=st.sampled_from([1, 2, 9]),
+    columns=st.sampled_from([1, 4, 9]),
+    epsilon=st.sampled_from([1.0, 0.01, 0.001]),
+    iterations=st.sampled_from([1, 21]),
 )
 def test_mass_is_kept(seed, rows, columns, epsilon, iterations):
     cost = sinkhorn.cosine_cost(points(seed, (rows, 5)), points(seed + 1, (columns, 5)))
