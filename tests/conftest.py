@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(
 ) -> None:
     """Parts the work; for the page, only tests with figures in files that compare."""
     if not equivalence.writing:
-        return part(items)
+        return part(items) if config.pluginmanager.hasplugin("xdist") else None
     chosen, others = [], []
     for item in items:
         compares = any(x is equivalence for x in vars(item.module).values())

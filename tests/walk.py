@@ -6,14 +6,14 @@ Clones what is committed, installs as docs/install.md says, lays out files of th
 that the pages use (photographs and weights of DIR) and types what they say, one page
 after the other. Trainings are cut to a few steps; what needs a machine that is not
 there is left out, with the reason. The log is a page; a test holds it against what the
-pages say now.
+pages say now. With --keep PLACE, a walk that was stopped goes on there.
 """
 
 import argparse
+import json
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -47,11 +47,8 @@ SMALL = "--config.steps=20 --config.data.eval_images=8"
 PAPERS = (
     "coco coco_384 coco_rescorer crowdpose ochuman ocpose mpii lsp hourglass"
 ).split()
-# These go on where `make train` ended, at step 4500.
-AS_IT_STANDS = tuple(
-    f"python -m occjax.train --config configs/pinet.py{more}"
-    for more in ("", " --config.steps=4520")
-)
+LAST = ("make train", "python -m occjax.train --config configs/pinet.py")  # at length
+LONGER = "python -m occjax.train --config configs/pinet.py --config.steps=40"  # goes on
 # What pages leave to the reader, and trainings that are too long.
 MEANT = {
     "evaluate ...": "evaluate --dataset coco --annotations A.json --detections D.json "
@@ -59,16 +56,17 @@ MEANT = {
     "HOST0": "localhost",
     "/shared/": "runs/shared-",
     "--config.steps=2000": "--config.steps=20",
-    "--config.steps=9000": "--config.steps=4520",
+    "--config.steps=9000": "--config.steps=40",
     "--exclude": "--name coco_apart --exclude",
 }
 # Runs that pages use and no command of theirs makes by its name.
 RUNS = {
+    "pinet": "",
     "hrnet": "",
     "oahpe": "",
     "ksnet": "--config.base=runs/oahpe ",
 }
-SECONDS = 1800  # for one command
+WELL = "ended well"
 
 
 def commands(page: pathlib.Path) -> Iterator[str]:
@@ -88,12 +86,20 @@ def all_commands() -> dict[str, list[str]]:
     for name in (*ORDER, *others):
         mine = [line for line in commands(pages[name]) if line not in seen]
         seen.update(mine)
+        # What is apart from CrowdPose needs CrowdPose.
+        mine = sorted(dict.fromkeys(mine), key=lambda line: "--exclude" in line)
         if mine:
-            found[name] = list(dict.fromkeys(mine))
-    return found
+            found[name] = [line for line in mine if line not in LAST]
+    return {**found, "At length": [line for line in LAST if line in seen]}
 
 
 LOG = "walk.md"
+HEAD = """# Every documented command, typed
+
+Made by `python tests/walk.py --shared DIR`: what the pages say, typed in a fresh clone
+with a fresh environment on two CPU cores, page by page. `with` are settings that cut a
+training short, added to what the page says; `as` is what was typed instead. Seconds
+are those of a machine that did other things as well."""
 
 
 def left_out(line: str) -> str | None:
@@ -106,7 +112,7 @@ def as_run(line: str) -> str:
     for said, meant in MEANT.items():
         line = line.replace(said, meant)
     match = re.search(r"occjax\.train --config configs/(\w+)\.py(?::(\w+))?", line)
-    if match is None or line in AS_IT_STANDS:
+    if match is None or line in (*LAST, LONGER):
         return line
     name, variant = match[1], match[2]
     cut = FULL if variant in PAPERS else "" if variant == "smoke" else SMALL
@@ -134,15 +140,28 @@ class Walk:
     """A clone, and the log of what was typed there."""
 
     def __init__(self, place: pathlib.Path) -> None:
-        self.clone = place / "occjax"
+        self.clone, self.log = place / "occjax", place / "typed.json"
+        if self.log.exists():
+            self.typed = json.loads(self.log.read_text())
+            return
+        self.typed = {}
         source = str(documents.ROOT)
         subprocess.run(["git", "clone", "-q", source, self.clone], check=True)
-        self.failed = 0
 
     def type(self, line: str) -> tuple[float, str]:
-        """Seconds of a command and its last line; counts it if it fails."""
+        """Seconds of a command and how it ended, if it has not been typed already."""
+        if line not in self.typed or self.typed[line][1] != WELL:
+            self.typed[line] = self._type(line)
+            self.log.write_text(json.dumps(self.typed))
+        return self.typed[line]
+
+    def failed(self) -> list[str]:
+        """Commands that did not end well."""
+        return [line for line, (_, end) in self.typed.items() if end != WELL]
+
+    def _type(self, line: str) -> tuple[float, str]:
         path = f"{self.clone}/.venv/bin:{os.environ['PATH']}"
-        kept = ("HOME", "TMPDIR", "JAX_COMPILATION_CACHE_DIR", "JAX_PLATFORMS")
+        kept = ("HOME", "TMPDIR", "JAX_PLATFORMS")
         own = {name: os.environ[name] for name in kept if name in os.environ}
         print(f"$ {line}", flush=True)
         begun = time.monotonic()
@@ -152,17 +171,16 @@ class Walk:
             env={**own, "PATH": path},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=SECONDS,
             text=True,
         )
         took = time.monotonic() - begun
         said = [x for x in done.stdout.splitlines() if x.strip()]
         last = said[-1].split("\r")[-1].strip() if said else ""
         print(f"  {took:.0f} s, status {done.returncode}: {last}", flush=True)
-        if done.returncode:
-            self.failed += 1
-            print("\n".join(f"  | {x}" for x in said[-12:]), flush=True)
-        return took, "ended well" if not done.returncode else f"FAILED: {last}"
+        if not done.returncode:
+            return took, WELL
+        print("\n".join(f"  | {x}" for x in said[-12:]), flush=True)
+        return took, f"FAILED: {last}"
 
     def page(self, lines: list[str]) -> Iterator[str]:
         """Types a page's commands; the rows of its table."""
@@ -183,35 +201,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shared", type=pathlib.Path, required=True)
     parser.add_argument("--log", type=pathlib.Path, default=f"docs/{LOG}")
-    parser.add_argument("--pages", help="only these, by a regular expression")
     parser.add_argument("--keep", type=pathlib.Path, help="a folder to work in")
     flags = parser.parse_args()
-    place = flags.keep or pathlib.Path(tempfile.mkdtemp())
-    walk = Walk(place)
-    rows, laid_out = [], False
+    walk = Walk(flags.keep or pathlib.Path(tempfile.mkdtemp()))
+    rows: list[str] = []
     for name, lines in all_commands().items():
-        if not re.search(flags.pages or "", name) and name != "install.md":
-            continue
         rows += [f"\n## {name}\n", "| command | seconds | |", "|---|---|---|"]
-        # `make train` installs too; what is apart from CrowdPose needs CrowdPose.
-        lines = sorted(lines, key=lambda x: x == "make train" or "--exclude" in x)
-        if name != "install.md" and not laid_out:
+        rows += walk.page(lines)
+        if name == "install.md":
             layout(walk, flags.shared.resolve())
-            laid_out = True
-        rows += [*walk.page(lines)]
-    text = __doc__.splitlines()[0]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=walk.clone,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    head = f"# The documented commands, typed\n\n{text}\n\nCommit {commit}"
-    flags.log.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
-    if flags.keep is None:
-        shutil.rmtree(place)
-    sys.exit(f"{walk.failed} commands failed" if walk.failed else 0)
+        flags.log.write_text("\n".join([HEAD, *rows]) + "\n", encoding="utf-8")
+    sys.exit("\n".join(["failed:", *walk.failed()]) if walk.failed() else 0)
 
 
 def layout(walk: Walk, shared: pathlib.Path) -> None:

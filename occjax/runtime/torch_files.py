@@ -173,7 +173,7 @@ def _read_zip(path: str | os.PathLike[str]) -> tuple[Any, _Places, str]:
             folder = _folder(entries)
             data = f"{folder}data/"
             places = {
-                name.removeprefix(data): (_start(file, info), info.file_size)
+                name.removeprefix(data): (start(file, info), info.file_size)
                 for name, info in entries.items()
                 if name.startswith(data)
             }
@@ -196,7 +196,7 @@ def _text(archive: zipfile.ZipFile, name: str) -> str:
     return archive.read(name).decode() if name in archive.namelist() else ""
 
 
-def _start(file: BinaryIO, info: zipfile.ZipInfo) -> int:
+def start(file: BinaryIO, info: zipfile.ZipInfo) -> int:
     """Where the bytes of an entry begin: behind its own header, name and extras."""
     file.seek(info.header_offset + 26)
     name, extra = struct.unpack("<HH", file.read(4))

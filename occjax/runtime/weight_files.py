@@ -132,21 +132,26 @@ def _read_npz(path: Any) -> stored.Arrays:
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path}: not read: truncated, or no .npz file.")
     try:
-        archive = np.load(path, allow_pickle=False)
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
     except Exception as error:  # zipfile raises many kinds
         raise UserError(f"{path}: not read: a damaged .npz file.") from error
 
-    def reader(name: str) -> Any:
+    def reader(name: str, entry: zipfile.ZipInfo) -> Any:
         def read_one() -> np.ndarray:
             try:
-                return archive[name]
+                with open(path, "rb") as file:
+                    file.seek(torch_files.start(file, entry))
+                    part = zipfile.ZipExtFile(file, "r", entry)
+                    return np.lib.format.read_array(part, allow_pickle=False)
             except Exception as error:
                 why = str(error).strip().split("\n", 1)[0]
                 raise UserError(f"{path}: {name} is not read: {why}") from error
 
         return read_one
 
-    return stored.Arrays({name: reader(name) for name in archive.files})
+    named = {entry.filename.removesuffix(".npy"): entry for entry in entries}
+    return stored.Arrays({name: reader(name, entry) for name, entry in named.items()})
 
 
 def _read_safetensors(path: Any) -> stored.Arrays:
