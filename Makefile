@@ -10,7 +10,7 @@ train: .venv/runtime
 	$(BIN)/python -m occjax.train --config configs/pinet.py
 
 test: .venv/dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 # The page of differences from published code: the tests that compare, and no others.
 equivalence: .venv/dev

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
@@ -30,12 +31,35 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--equivalence: one process sees all, leave out -n")
 
 
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist may not be there
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Files are shared out among workers, all networks of full size to one of them.
+
+    Two trainings in float64 at once need over 24 GB.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            full = file.startswith("tests/nn/") or "published" in file
+            return "networks" if full else file
+
+    return Scheduling(config, log)
+
+
+def slow(item: pytest.Function) -> bool:
+    """Whether a test is marked so."""
+    return item.get_closest_marker("slow") is not None
+
+
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Function]
 ) -> None:
-    """Parts the work; for the page, only tests with figures in files that compare."""
+    """What takes long first; for the page, only tests of figures that compare."""
     if not equivalence.writing:
-        return part(items) if config.pluginmanager.hasplugin("xdist") else None
+        items.sort(key=slow, reverse=True)
+        return
     chosen, others = [], []
     for item in items:
         compares = any(x is equivalence for x in vars(item.module).values())
@@ -45,22 +69,9 @@ def pytest_collection_modifyitems(
     items[:] = chosen
 
 
-def part(items: list[pytest.Function]) -> None:
-    """What two workers do of one file stays together, and what takes longest is first.
-
-    Published networks at full size are one part: trainings in float64 fill the memory.
-    """
-    for item in items:
-        slow = item.get_closest_marker("slow") is not None
-        full = slow and item.path.parent.name in ("nn", "methods")
-        item.add_marker(pytest.mark.xdist_group("full" if full else item.path.stem))
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-
-
 def pytest_runtest_setup(item: pytest.Function) -> None:
     """Networks of full size, which compute for long, are compiled as for users."""
-    slow = item.get_closest_marker("slow") is not None
-    large = slow or "golden" in item.fixturenames
+    large = slow(item) or "golden" in item.fixturenames
     jax.config.update("jax_disable_most_optimizations", not large)
 
 

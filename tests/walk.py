@@ -37,18 +37,17 @@ LEFT_OUT = {
     r'pip install -e "\.\[(cuda13|tpu)\]"': "needs the accelerator",
     r"^make (test|equivalence)": "run by itself, in the tests",
 }
-# What a documented training is cut to: a paper's, and one for two cores.
-FULL = (
-    "--config.steps=2 --config.batch_size=2 --config.data.eval_images=4 "
-    "--config.eval_batch_size=2"
-)
-SMALL = "--config.steps=20 --config.data.eval_images=8"
+# What a documented training is cut to, as far as its config has it.
+FULL = {"steps": 2, "optim.schedule.warmup": 1, "batch_size": 2}
+SMALL = {"steps": 20, "optim.schedule.warmup": 10}
+TESTED = {"data.eval_images": 4}
 # What the papers' variants are called; the others are for two cores.
-PAPERS = (
-    "coco coco_384 coco_rescorer crowdpose ochuman ocpose mpii lsp hourglass"
-).split()
+PAPERS = "coco coco_rescorer crowdpose ochuman ocpose mpii hourglass".split()
 LAST = ("make train", "python -m occjax.train --config configs/pinet.py")  # at length
-LONGER = "python -m occjax.train --config configs/pinet.py --config.steps=40"  # goes on
+LONGER = (  # goes on
+    "python -m occjax.train --config configs/pinet.py --config.steps=40 "
+    "--config.optim.schedule.warmup=10"
+)
 # What pages leave to the reader, and trainings that are too long.
 MEANT = {
     "evaluate ...": "evaluate --dataset coco --annotations A.json --detections D.json "
@@ -56,7 +55,7 @@ MEANT = {
     "HOST0": "localhost",
     "/shared/": "runs/shared-",
     "--config.steps=2000": "--config.steps=20",
-    "--config.steps=9000": "--config.steps=40",
+    "--config.steps=9000": "--config.steps=40 --config.optim.schedule.warmup=10",
     "--exclude": "--name coco_apart --exclude",
 }
 # Runs that pages use and no command of theirs makes by its name.
@@ -111,18 +110,31 @@ def as_run(line: str) -> str:
     """The command as it is run here: cut short, and with what `...` stands for."""
     for said, meant in MEANT.items():
         line = line.replace(said, meant)
+    if line == LAST[0]:
+        return f"rm -rf runs/pinet; {line}"
     match = re.search(r"occjax\.train --config configs/(\w+)\.py(?::(\w+))?", line)
     if match is None or line in (*LAST, LONGER):
         return line
     name, variant = match[1], match[2]
-    cut = FULL if variant in PAPERS else "" if variant == "smoke" else SMALL
-    own = set(re.findall(r"--config\.[\w.]+(?==)", line))
-    more = [x for x in cut.split() if x.partition("=")[0] not in own]
-    line = " ".join([line, *more])
+    if variant != "smoke":
+        line = cut(line, name, variant)
     if "--workdir" in line or "opecnet-" in line:
         return line
     folder = f"runs/{name}-{variant}" if variant else f"runs/{name}"
     return f"rm -rf {folder}; {line}"  # other pages have other trainings there
+
+
+def cut(line: str, name: str, variant: str | None) -> str:
+    """The training with settings that make it short."""
+    config = documents.loaded(f"configs/{name}.py" + (f":{variant}" if variant else ""))
+    own = set(re.findall(r"--config\.([\w.]+)(?==)", line))
+    wanted = {**(FULL if variant in PAPERS else SMALL), **TESTED}
+    more = [
+        f"--config.{key}={value}"
+        for key, value in wanted.items()
+        if key not in own and (config is None or documents.has(config, key))
+    ]
+    return " ".join([line, *more])
 
 
 def together(lines: list[str]) -> Iterator[str]:
@@ -183,17 +195,17 @@ class Walk:
         return took, f"FAILED: {last}"
 
     def page(self, lines: list[str]) -> Iterator[str]:
-        """Types a page's commands; the rows of its table."""
+        """Types a page's commands; a line of the log for each."""
         for line in lines:
             if why := left_out(line):
-                yield f"| `{line}` | | left out: {why} |"
+                yield f"- `{line}`: left out, {why}"
         for line in together([x for x in lines if not left_out(x)]):
             took, end = self.type(" & ".join(map(as_run, line.split(" & "))))
             for one in line.split(" & "):
                 ran = as_run(one).partition("; ")[2] or as_run(one)
                 more = f" with `{ran.removeprefix(one).strip()}`"
                 more = more if ran.startswith(one) else f" as `{ran}`"
-                yield f"| `{one}` | {took:.0f} | {end}{more if ran != one else ''} |"
+                yield f"- `{one}`: {took:.0f} s, {end}{more if ran != one else ''}"
 
 
 def main() -> None:
@@ -206,8 +218,7 @@ def main() -> None:
     walk = Walk(flags.keep or pathlib.Path(tempfile.mkdtemp()))
     rows: list[str] = []
     for name, lines in all_commands().items():
-        rows += [f"\n## {name}\n", "| command | seconds | |", "|---|---|---|"]
-        rows += walk.page(lines)
+        rows += [f"\n## {name}\n", *walk.page(lines)]
         if name == "install.md":
             layout(walk, flags.shared.resolve())
         flags.log.write_text("\n".join([HEAD, *rows]) + "\n", encoding="utf-8")
@@ -220,8 +231,8 @@ def layout(walk: Walk, shared: pathlib.Path) -> None:
     walk.type("python -m pip install -q -r requirements-dev.txt")
     walk.type(f"PYTHONPATH=tests:tests/data_prep python {script} {shared}")
     for name, more in RUNS.items():
-        config = f"--config configs/{name}.py {more}--workdir runs/{name}"
-        walk.type(f"python -m occjax.train {config} {SMALL}")
+        line = f"python -m occjax.train --config configs/{name}.py {more}"
+        walk.type(cut(f"{line}--workdir runs/{name}", name, None))
 
 
 if __name__ == "__main__":

@@ -150,7 +150,9 @@ def couples(folder: pathlib.Path) -> None:
     path = folder / "annotations" / "crowdpose_images_1.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     joints = skeletons.OCPOSE.joints
-    write("annot_all.json", test_prep_ocpose.as_layout(content, joints))
+    named = [{"id": 1, "name": "person", "keypoints": list(joints)}]
+    people = test_prep_ocpose.as_layout(content, joints)
+    write("annot_all.json", {**people, "categories": named})
     names = sorted(image["file_name"] for image in content["images"])
     for part, chosen in (("train", names[::2]), ("test", names[1::2])):
         pathlib.Path(f"{part}_list.txt").write_text("\n".join(chosen) + "\n")
