@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,12 @@ LEFT_OUT = {
     r"^make (test|equivalence)": "run by itself, in the tests",
 }
 # What a documented training is cut to, as far as its config has it.
-FULL = {"steps": 2, "optim.schedule.warmup": 1, "batch_size": 2}
+FULL = {
+    "steps": 2,
+    "optim.schedule.warmup": 1,
+    "optim.schedule.at": "(1,)",
+    "batch_size": 2,
+}
 SMALL = {"steps": 20, "optim.schedule.warmup": 10}
 TESTED = {"data.eval_images": 4}
 # What the papers' variants are called; the others are for two cores.
@@ -112,6 +118,8 @@ def as_run(line: str) -> str:
         line = line.replace(said, meant)
     if line == LAST[0]:
         return f"rm -rf runs/pinet; {line}"
+    if re.search(r"evaluate --workdir runs/\w+-coco", line):
+        return f"{line} --set=data.eval_images=4"
     match = re.search(r"occjax\.train --config configs/(\w+)\.py(?::(\w+))?", line)
     if match is None or line in (*LAST, LONGER):
         return line
@@ -130,7 +138,7 @@ def cut(line: str, name: str, variant: str | None) -> str:
     own = set(re.findall(r"--config\.([\w.]+)(?==)", line))
     wanted = {**(FULL if variant in PAPERS else SMALL), **TESTED}
     more = [
-        f"--config.{key}={value}"
+        shlex.quote(f"--config.{key}={value}")
         for key, value in wanted.items()
         if key not in own and (config is None or documents.has(config, key))
     ]
