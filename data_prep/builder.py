@@ -82,7 +82,7 @@ class Split(tfds.core.ShardBasedBuilder, skip_registration=True):
         self.info.write_to_directory(os.fspath(self.folder))
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
+        return _Info(
             builder=self,
             features=shards.features(self._num_joints),
             disable_shuffling=True,
@@ -94,6 +94,13 @@ class Split(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def _example_writer(self) -> tfds_writer.ExampleWriter:
         return _Nothing(file_adapters.FileFormat.ARRAY_RECORD)
+
+
+class _Info(tfds.core.DatasetInfo):
+    """What TFDS tells of a dataset that Google has no copy of."""
+
+    def initialize_from_bucket(self) -> None:
+        """Asks no server, and leaves no temporary folder behind, as TFDS would."""
 
 
 class _Nothing(tfds_writer.ExampleWriter):

@@ -183,7 +183,7 @@ def test_one_dead_process_ends_the_other_and_the_next_start_goes_on(
     assert status not in (0, 143)
     told = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(told) == 1, err
-    assert "another process" in told[0]
+    assert "another process" in told[0], err
     assert "goes on from the last checkpoint" in told[0]
 
     argv = (*argv, f"--config.steps={saved + 3}")

@@ -81,7 +81,9 @@ def blame(error: BaseException) -> str | None:
 
     here: BaseException | None = error
     while here is not None:
-        if isinstance(here, JaxRuntimeError) and _GONE.search(str(here)):
+        # A failing collective is a ValueError where jax waits for it on dispatch.
+        kind = isinstance(here, JaxRuntimeError | ValueError)
+        if kind and _GONE.search(str(here)):
             said = " ".join(str(here).split())[:120]
             return f"another process of the job has ended or hangs ({said}). {_GOES_ON}"
         here = here.__cause__ or here.__context__

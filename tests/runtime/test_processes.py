@@ -64,11 +64,13 @@ def test_only_what_a_dead_process_makes_is_blamed_on_it(monkeypatch):
     pretend(monkeypatch)
     damaged = UserError("checkpoints/3: damaged")
     damaged.__cause__ = gloo
+    dispatch = ValueError(str(gloo))  # what jax makes of it in some places
 
-    for error in (gloo, damaged):
+    for error in (gloo, damaged, dispatch):
         line = processes.blame(error)
         assert line.startswith("another process of the job has ended or hangs (UNKNOWN")
         assert "goes on from the last checkpoint" in line
         assert "\n" not in line
     assert processes.blame(UserError("no such file")) is None
+    assert processes.blame(ValueError("a shape")) is None
     assert processes.blame(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")) is None
