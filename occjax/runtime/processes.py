@@ -19,8 +19,8 @@ _WEEK = 7 * 24 * 3600  # seconds
 _GOES_ON = "The same command goes on from the last checkpoint."
 # What libraries say of a process that is gone.
 _GONE = re.compile(
-    "gloo|nccl|heartbeat|coordination|barrier|unavailable|deadline.exceeded|broken pipe|"
-    "socket closed|connection (closed|reset|refused)",
+    "gloo|nccl|heartbeat|coordination|barrier|unavailable|deadline.exceeded|"
+    "broken pipe|socket closed|connection (closed|reset|refused)",
     re.IGNORECASE,
 )
 _numbers = itertools.count()
