@@ -16,7 +16,8 @@ people where an example has several.
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -69,12 +70,17 @@ def main(argv: Sequence[str]) -> None:
     image = draw.contact_sheet(rows, source.skeleton)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
-    if data["dataset"] == "crowd" and len(source) > _SCENES:
-        print(f"counted: the first {_SCENES} of {len(source)} scenes")
-        crowd = {**data.get("crowd", {}), "num_scenes": _SCENES, "test_scenes": _SCENES}
-        source = sources.load({**data, "crowd": crowd}, data["split"])
-    print(census.table(census.of_source(source)))
+    print(census.table(census.of_source(_counted(source, data))))
     print(f"contact sheet: {output}")
+
+
+def _counted(source: sources.Source, data: Mapping[str, Any]) -> sources.Source:
+    """The records to count: of the crowd, which is drawn anew each time, the first."""
+    if data["dataset"] != "crowd" or len(source) <= _SCENES:
+        return source
+    print(f"counted: the first {_SCENES} of {len(source)} scenes")
+    crowd = {**data.get("crowd", {}), "num_scenes": _SCENES, "test_scenes": _SCENES}
+    return sources.load({**data, "crowd": crowd}, data["split"])
 
 
 def plain(source: sources.Source, count: int) -> list[list[draw.Panel]]:

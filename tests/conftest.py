@@ -1,7 +1,9 @@
 """Strict JAX settings, eight CPU devices, and the folder of reference data."""
 
+import gc
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -83,6 +85,14 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         named = config.args_source is pytest.Config.ArgsSource.ARGS
         chosen = config.getoption("-k") or config.getoption("-m")
         equivalence.write(path, whole=not (named or chosen))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_one_file() -> Iterator[None]:
+    """Compiled programs of a file are forgotten with it: they fill gigabytes."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -233,6 +233,7 @@ class ConvBN(nn.Module):
     dilation: int = 1
     dtype: Any = jnp.float32
     kernel_init: Init = SMALL_NORMAL
+    start: float = 1.0  # of the norm's scale
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
@@ -246,7 +247,8 @@ class ConvBN(nn.Module):
             kernel_init=self.kernel_init,
             name="conv",
         )(x)
-        x = BatchNorm(dtype=self.dtype, name="bn")(x, train=train)
+        norm = BatchNorm(dtype=self.dtype, start=self.start, name="bn")
+        x = norm(x, train=train)
         return nn.relu(x) if self.relu else x
 
 

@@ -12,6 +12,10 @@ from occjax.nn.resize import bilinear_aligned
 from occjax.nn.torch_names import Row, prefixed
 from occjax.types import Array
 
+# Scale of the norms that end in heatmaps. It is 1 in CPN, whose maps have peaks of 255;
+# ours have peaks of 1, and would have to lose all that noise first.
+START = 1 / 255
+
 
 class Outputs(NamedTuple):
     """Heatmaps of both parts, all [B, H / 4, W / 4, joints], and features."""
@@ -83,7 +87,7 @@ class GlobalNet(nn.Module):
             maps = self._conv(1, f"predict{i}")(x, train=train)
             maps = conv(self.joints, 3, dtype=self.dtype, name=f"maps{i}")(maps)
             maps = bilinear_aligned(maps, finest)
-            norm = BatchNorm(dtype=self.dtype, name=f"maps{i}_bn")
+            norm = BatchNorm(dtype=self.dtype, start=START, name=f"maps{i}_bn")
             coarse.append(norm(maps, train=train))
         return levels, coarse
 
@@ -108,7 +112,9 @@ class RefineNet(nn.Module):
                 x = self._block(f"cascade{i}_{k}")(x, train=train)
             brought.append(bilinear_aligned(x, finest))
         x = self._block("final")(jnp.concatenate(brought, axis=-1), train=train)
-        last = ConvBN(self.joints, relu=False, dtype=self.dtype, name="maps")
+        last = ConvBN(
+            self.joints, relu=False, start=START, dtype=self.dtype, name="maps"
+        )
         return last(x, train=train)
 
     def _block(self, name: str) -> Bottleneck:
