@@ -119,7 +119,7 @@ def as_run(line: str) -> str:
     if line == LAST[0]:
         return f"rm -rf runs/pinet; {line}"
     if re.search(r"evaluate --workdir runs/\w+-coco", line):
-        return f"{line} --set=data.eval_images=4"
+        return f"{line} --set=data.eval_images=4 --set=batch_size=2"
     match = re.search(r"occjax\.train --config configs/(\w+)\.py(?::(\w+))?", line)
     if match is None or line in (*LAST, LONGER):
         return line

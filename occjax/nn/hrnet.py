@@ -185,8 +185,9 @@ TORCH_NAMES = (
         "norm",
     ),
 )
-# The ImageNet file has a classification head that poses have no use for.
+# The ImageNet file has a classification head that poses have no use for, and gives all
+# branches on at its end, which a network that reads the finest alone does not.
 IMAGENET_NAMES = (
-    *TORCH_NAMES,
+    *((x, to, kind + "?" if "fuse" in x else kind) for x, to, kind in TORCH_NAMES),
     (r"(incre_modules|downsamp_modules|final_layer|classifier)\..*", "", "drop"),
 )

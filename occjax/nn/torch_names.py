@@ -10,6 +10,7 @@ A module that reproduces a published network keeps a table `TORCH_NAMES` beside 
   "keep" the path of the parameter itself; for "drop" empty.
 - kind: "conv" (2-D), "pointwise" (1-D convolution of size 1 -> Dense), "linear",
   "norm" (batch norm), "keep" (one array, unchanged), "drop" (not part of our model).
+  "conv?" and "norm?" are dropped where the model lacks their module.
 """
 
 import re

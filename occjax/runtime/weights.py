@@ -32,7 +32,8 @@ _LEAVES: dict[str, dict[str, tuple[str, str] | None]] = {
         "num_batches_tracked": None,
     },
 }
-_LEAVES["linear"] = _LEAVES["pointwise"] = _LEAVES["conv"]
+_LEAVES["linear"] = _LEAVES["pointwise"] = _LEAVES["conv?"] = _LEAVES["conv"]
+_LEAVES["norm?"] = _LEAVES["norm"]
 
 
 def convert(
@@ -70,6 +71,8 @@ def convert(
             problems.append(f"{name} matches no row")
             continue
         if leaf is None or not _asked(leaf, pattern):
+            continue
+        if kind.endswith("?") and leaf not in wanted:
             continue
         array = _to_flax(np.asarray(array), kind, leaf)
         if array.dtype.itemsize == 2:

@@ -203,3 +203,22 @@ def test_imagenet_files_of_resnet_go_into_their_own_depth(tmp_path, golden):
     assert jax.tree.structure(found["params"]["trunk"]) == jax.tree.structure(
         shapes["params"]["trunk"]
     )
+
+
+@pytest.mark.parametrize("name", ["hrnet", "pinet"])
+def test_the_imagenet_file_of_hrnet_goes_into_all_that_read_it(tmp_path, golden, name):
+    """HRNet's own network gives one branch on, PINet's all four."""
+    settings = config.load(f"configs/{name}.py:coco")
+    method, model = step.build_model(settings, skeletons.COCO)
+    shapes = step.variable_shapes(model, (64, 64, 3))
+    _, arrays = golden_weights.load(golden / "hrnet_w32_backbone")
+    spare = [x for x in arrays if ".2.fuse_layers.1." in x and x.startswith("stage4")]
+    assert spare
+    path = str(tmp_path / "hrnet.pth")
+    weight_files.write(path, arrays | {"classifier.bias": np.zeros(1000, np.float32)})
+    tables = transfer.tables_of(method, model)
+    found = transfer._from_file(path, "^trunk/", shapes, tables)
+    assert jax.tree.structure(found["params"]["trunk"]) == jax.tree.structure(
+        shapes["params"]["trunk"]
+    )
+    assert ("fuse1_0_0" in found["params"]["trunk"]["stage4_2"]) == (name == "pinet")
