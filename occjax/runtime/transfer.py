@@ -100,11 +100,13 @@ def _from_file(
     if tables is None:
         raise UserError(f"config.init_from: {path}: this model has no torch names.")
     try:
-        rows, backbone = tables.whole, tables.pretrained or ()
-        if weights.matching(state_dict, backbone) > weights.matching(state_dict, rows):
+        whole, backbone = tables.published or (), tables.pretrained or ()
+        if weights.matching(state_dict, backbone) > weights.matching(state_dict, whole):
             if not pattern:
                 raise UserError(f"holds a backbone alone; take {path}:^trunk/ instead.")
             rows = backbone
+        else:
+            rows = tables.whole
         return weights.convert(state_dict, rows, ours, pattern)
     except UserError as error:
         raise UserError(f"config.init_from: {path}: {error}") from error

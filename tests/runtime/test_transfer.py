@@ -185,16 +185,17 @@ def test_tables_are_those_of_the_backbone(method):
     assert transfer.tables_of(method, model).whole
 
 
-def test_imagenet_files_of_resnet_go_into_their_own_depth(tmp_path, golden):
-    settings = config.load("configs/simple_baseline.py:coco")
+@pytest.mark.parametrize("name", ["simple_baseline", "poseur"])
+def test_imagenet_files_of_resnet_go_into_their_own_depth(tmp_path, golden, name):
+    settings = config.load(f"configs/{name}.py:coco")
     method, model = step.build_model(settings, skeletons.COCO)
     shapes = step.variable_shapes(model, (64, 64, 3))
     tables = transfer.tables_of(method, model)
     path = str(tmp_path / "resnet.pth")
-    for name in ("resnet50", "resnet101"):
-        _, arrays = golden_weights.load(golden / "torchvision_resnet", name)
+    for depth in ("resnet50", "resnet101"):
+        _, arrays = golden_weights.load(golden / "torchvision_resnet", depth)
         weight_files.write(path, arrays)
-        if name == "resnet50":
+        if depth == "resnet50":
             found = transfer._from_file(path, "^trunk/", shapes, tables)
         else:
             with pytest.raises(UserError, match="layer3_6.* which does not exist"):
