@@ -211,12 +211,18 @@ def test_the_loss_is_finite_and_its_terms_are_those_of_the_config(task):
 
 
 def test_every_parameter_that_learns_has_a_gradient(task):
-    # a factor that starts at 0 holds back what stands behind it
-    params = jax.tree.map(
-        lambda x: x if np.any(x) else x + 0.05, task.variables["params"]
-    )
+    params = task.variables["params"]
+    learns = optim.trainable_mask(params, task.config.trainable)
+
+    def begun(x, on):
+        # a factor that starts at 0 holds back what stands behind it
+        if not np.any(x):
+            return x + 0.05
+        # and who reads what is frozen needs more than the crumbs of an untrained one
+        return x if on or x.ndim == 1 else x / np.std(x) / np.sqrt(x[..., 0].size)
+
+    params = jax.tree.map(begun, params, learns)
     _, grads = task.train({**task.variables, "params": params}, task.batch)
-    learns = optim.trainable_mask(grads, task.config.trainable)
     leaves = jax.tree_util.tree_leaves_with_path(grads)
     without = [
         jax.tree_util.keystr(path)
