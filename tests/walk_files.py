@@ -96,8 +96,8 @@ def others(data: pathlib.Path) -> None:
     folder = data / "ochuman" / "annotations"
     link("ochuman.json", folder / "ochuman.json")
     for part in ("val", "test"):
-        for name in (f"coco_format_{part}_range_0.00_1.00", part):
-            link(f"ochuman_{name}.json", folder / "ochuman_coco17.json")
+        name = f"ochuman_coco_format_{part}_range_0.00_1.00.json"
+        link(name, folder / "ochuman_coco17.json")
 
 
 def mpii(folder: pathlib.Path) -> None:

@@ -128,7 +128,7 @@ def test_missing_dataset_names_the_command_that_prepares_it(tmp_path):
     assert message.startswith(f"{tmp_path}/datasets/ochuman is not there; prepare it")
     assert (
         "python -m data_prep.ochuman --split train --images IMAGES "
-        "--annotations ochuman_val.json --out" in message
+        "--annotations ochuman_coco_format_val_range_0.00_1.00.json --out" in message
     )
     with pytest.raises(
         UserError, match="data_prep.crowdpose --split test .*_test.json"
