@@ -210,7 +210,7 @@ class Walk:
         for line in together([x for x in lines if not left_out(x)]):
             took, end = self.type(" & ".join(map(as_run, line.split(" & "))))
             for one in line.split(" & "):
-                ran = as_run(one).partition("; ")[2] or as_run(one)
+                ran = re.sub(r"^rm -rf \S+; ", "", as_run(one))
                 more = f" with `{ran.removeprefix(one).strip()}`"
                 more = more if ran.startswith(one) else f" as `{ran}`"
                 yield f"- `{one}`: {took:.0f} s, {end}{more if ran != one else ''}"
