@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import runs
 import tiny_method
+import walk
 
 from occjax import export, skeletons
 from occjax.types import Poses
@@ -62,6 +63,18 @@ def test_every_command_is_documented():
         name for name in documents.flags_of() if f"python -m {name}" not in guide
     ]
     assert not [name for name in missing if not name.startswith("studies.")]
+
+
+def test_every_command_of_the_pages_has_been_typed_and_ended_well():
+    log = (documents.ROOT / "docs" / walk.LOG).read_text(encoding="utf-8")
+    missing = [
+        line
+        for lines in walk.all_commands().values()
+        for line in lines
+        if f"- `{line}`: " not in log
+    ]
+    assert not missing, "type them: tests/walk.py"
+    assert "FAILED" not in log
 
 
 @pytest.mark.parametrize(
