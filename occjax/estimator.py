@@ -79,12 +79,20 @@ class Estimator:
         several = not isinstance(images, np.ndarray)
         pictures = list(images) if several else [images]
         _check_images(pictures)
-        given = {"boxes": boxes, "poses": poses}.get(self.needs)
+        given = self._wanted(boxes=boxes, poses=poses)
         if given is not None and not several:
             given = [given]
         people = None if given is None else _people(given, self.needs, len(pictures))
         found = self.people(Pictures(pictures, self.skeleton, people))
         return found if several else found[0]
+
+    def _wanted(self, **given: Sequence[Any] | None) -> Sequence[Any] | None:
+        """What of boxes and poses this model needs; nothing else may be given."""
+        for name, people in given.items():
+            if people is not None and name != self.needs:
+                needs = self.needs or "images alone"
+                raise UserError(f"{name}: this model needs {needs}, found {name}.")
+        return given.get(self.needs)
 
     def people(self, source: Pictures) -> list[Poses]:
         """The people of each image of a source, best first, as a call gives them.

@@ -134,6 +134,13 @@ def test_unusable_boxes_are_told(crops, images):
         occjax.load(crops, changes=("data.detections=a.json",))
 
 
+def test_people_that_a_model_has_no_use_for_are_told(whole, crops, images):
+    with pytest.raises(UserError, match="boxes: this model needs images alone"):
+        occjax.load(whole)(images[0], boxes=[[1, 2, 30, 40]])
+    with pytest.raises(UserError, match="poses: this model needs boxes, found poses"):
+        occjax.load(crops)(images[0], boxes=[[1, 2, 30, 40]], poses=[])
+
+
 def test_importing_the_package_loads_no_jax():
     script = "import occjax, sys; assert 'jax' not in sys.modules; occjax.load"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
