@@ -6,7 +6,8 @@ in two views; 32 crops, or 16 in two views. KIND is
 
 whole   PINet and the combination, on whole images of the crowd: `pinet`, each part
         added to it and taken from all of them
-crop    DAG's Table 2, and the other papers' systems, on crops of the same people
+crop    DAG's Table 2, Poseur with and without DAG, and the other papers' systems, on
+        crops of the same people
 lsp     DAG's Table 2 on crops of LSP Extended
 """
 
@@ -22,6 +23,7 @@ from configs import (
     occjax,
     opecnet,
     pinet,
+    poseur,
     study_lsp,
 )
 
@@ -29,13 +31,14 @@ CROWD = dict(common.CROWD, overlap=0.4)
 SCENES = {"train": 12_000, "test": 900}
 STEPS = {"whole": (3000, 800), "crop": (3000, 600), "lsp": (1500, 400)}  # base, rows
 TABLE = ("hrnet", "augmentation", "attention", "graph", "dag")
+REGRESSED = ("poseur", "poseur_dag")
 PARTS = ("occluders", "mimicry", "graph", "attention", "scores")
 ROWS = {
     "whole": (
         *("base", "pinet", "full"),
         *(f"{how}_{part}" for how in ("with", "without") for part in PARTS[:-1]),
     ),
-    "crop": ("base", *TABLE, "opecnet", "oasnet", "oahpe", "ksnet"),
+    "crop": ("base", *TABLE, *REGRESSED, "opecnet", "oasnet", "oahpe", "ksnet"),
     "lsp": ("base", *TABLE),
 }
 
@@ -112,6 +115,8 @@ def _crop(row: str) -> ConfigDict:
         config.model.coarse_sigmas = ()
         del config.loss["coarse"]
         return config
+    if row in REGRESSED:
+        return poseur.laptop() if row == "poseur" else poseur.with_dag()
     if row in ("base", "hrnet"):
         return hrnet.laptop()
     config, all_parts = dag.laptop(), row == "dag"
