@@ -22,14 +22,20 @@ from ml_collections import ConfigDict
 
 from configs import study_scores as systems
 from data_prep import coco as coco_prep
-from occjax import skeletons
+from occjax import files, skeletons
 from occjax.data import sources
 from occjax.runtime import cli
-from studies import albums, boxes, command, crops, kept, runs
+from studies import albums, boxes, command, crops, kept, known, reliability, runs
 
 FLAGS = flags.FLAGS
 NAMES = {"oahpe": "OA-HPE", "hrnet": "HRNet"}
-SCORES = {"heatmap": "heatmaps", "oaks": "OAKS", "oracle": "true OKS"}
+SCORES = {
+    "heatmap": "heatmaps",
+    "oaks": "OAKS",
+    "labels": "OAKS with true labels",
+    "similarities": "OAKS with true similarities",
+    "oracle": "true OKS",
+}
 SPLITS = {"train": "train2017", "val": "val2017"}  # of COCO's photographs
 DETECTIONS = "coco_images_mediapipe.detections.json"  # of a public network, with boxes
 
@@ -39,9 +45,13 @@ Made by `python -m studies.scores --photographs DIR`. OA-HPE (a narrow CPN with 
 visibility subnet) and a narrow HRNet are trained with each seed for {steps} steps of 32
 crops, then a KS-net on the frozen heatmaps of each for {ks_steps} steps; HRNet takes
 its labels from OA-HPE. Only the order of the poses differs between scores. Per cent:
-mean and, in brackets, lowest and highest of the seeds {seeds}; `n joints`: AP75 of
-people with so many labelled joints; error: how far a score is from the OKS it stands
-for (expected calibration error).
+mean and, in brackets, lowest and highest of the seeds {seeds}; `n joints`: AP of people
+with so many labelled joints; error: how far a score is from the OKS it stands for
+(expected calibration error). OAKS is also given one of the two things it predicts:
+which of the joints are labelled, or how similar the labelled ones are to the truth
+(studies/known.py). What is left to the true OKS is the other's.
+
+![Reliability of scores, labels and similarities]({stem}.png)
 """
 TITLES = {
     "crowd": """## The built-in crowd
@@ -88,8 +98,11 @@ def main(argv: Sequence[str]) -> None:
                     f"{name}-{base}-{seed}", configs_of(name), measure
                 ).items():
                     found.setdefault(place, []).append(figure)
-    pathlib.Path(FLAGS.output).write_text(page(found), encoding="utf-8")
-    print(f"written: {FLAGS.output}")
+    output = pathlib.Path(FLAGS.output)
+    picture = output.with_suffix(".png")
+    files.write_bytes(picture, reliability.plot(found["crowd/oahpe"]))
+    output.write_text(page(found, output.stem), encoding="utf-8")
+    print(f"written: {output}, {picture}")
 
 
 def configs_of(name: str) -> ConfigDict:
@@ -178,9 +191,11 @@ def ranked(run: pathlib.Path, output: pathlib.Path, **more: str) -> dict[str, An
         json.loads((path / "metrics.json").read_text(encoding="utf-8"))
         for path in (output, peaks)
     )
-    view = found["occlusion"]
+    view, scores = found["occlusion"], found["scores"] | known.ranked(run, output)
+    for row in scores.values():
+        del row["curves"]  # which are long
     return {
-        "scores": found["scores"],
+        "scores": scores,
         "occlusion": {
             "calibration": view["calibration"],
             "bins": {"joint_count": view["bins"]["joint_count"]},
@@ -189,13 +204,14 @@ def ranked(run: pathlib.Path, output: pathlib.Path, **more: str) -> dict[str, An
     }
 
 
-def page(found: Mapping[str, Sequence[dict]]) -> str:
+def page(found: Mapping[str, Sequence[dict]], stem: str) -> str:
     """The study as a Markdown page."""
     lines = [
         INTRODUCTION.format(
             steps=systems.STEPS["crowd"],
             ks_steps=systems.KS_STEPS["crowd"],
             seeds=", ".join(FLAGS.seeds),
+            stem=stem,
         )
     ]
     for name, title in TITLES.items():
@@ -225,11 +241,11 @@ def ranks(found: Mapping[str, Sequence[dict]]) -> list[str]:
     """Tables of what each score makes of the poses."""
     bins = next(iter(found.values()))[0]["scores"]["oaks"]["joint_count"]
     columns: dict[str, Callable[[dict], float]] = {
-        key: lambda row, key=key: row[key] for key in ("AP", "AP75", "AR")
+        key: lambda row, key=key: row[key] for key in ("AP", "AP50", "AP75", "AR")
     }
     for at, row in enumerate(bins):
         head = f"{row['low']}-{row['high']} joints"
-        columns[head] = lambda row, at=at: row["joint_count"][at]["AP75"]
+        columns[head] = lambda row, at=at: row["joint_count"][at]["AP"]
     columns["error"] = lambda row: row["calibration"]["expected_calibration_error"]
     shares = {
         f"{label(place)}, {words}": [

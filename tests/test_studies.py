@@ -1,9 +1,11 @@
 """Pages of studies: every seed stands on them, and the means are right."""
 
+import dataclasses
 import itertools
 import json
 import pathlib
 
+import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -17,15 +19,18 @@ from configs import (
     study_scores,
 )
 from occjax import skeletons
+from occjax.evaluation import pairs
 from studies import (
     boxes,
     combination,
     couples,
     covered,
     kept,
+    known,
     mimicry,
     occluders,
     parts,
+    reliability,
     scores,
 )
 
@@ -146,12 +151,13 @@ def test_networks_whose_scores_are_compared_see_the_same_crops():
 
 def ranked(scale):
     """Metrics of a run whose poses were ranked by several scores."""
-    bins = [dict(low=1, high=5, persons=3, AP75=scale)]
-    bins.append(dict(low=6, high=17, persons=9, AP75=scale / 2))
-    row = dict(AP=scale, AP75=scale, AR=0.5, joint_count=bins)
-    row["calibration"] = dict(expected_calibration_error=0.25)
+    bins = [dict(low=1, high=5, persons=3, AP=scale)]
+    bins.append(dict(low=6, high=17, persons=9, AP=scale / 2))
+    row = dict(AP=scale, AP50=0.5, AP75=scale, AR=0.5, joint_count=bins)
+    held = [dict(count=3, predicted=0.25, true=scale)]
+    row["calibration"] = dict(expected_calibration_error=0.25, bins=held)
     told = dict.fromkeys(("accuracy", "auc", "correlation"), scale)
-    told |= dict(expected_calibration_error=0.125)
+    told |= dict(expected_calibration_error=0.125, bins=held)
     told["by_joint"] = dict.fromkeys(skeletons.COCO.joints, scale)
     return {
         "scores": dict.fromkeys(scores.SCORES, row),
@@ -169,14 +175,71 @@ def test_the_page_of_scores_has_every_seed_of_every_set(monkeypatch):
     places = [f"{name}/{base}" for name in bases for base in bases[name]]
     places += [f"coco/{base}/detected" for base in bases["coco"]]
     with flagsaver.flagsaver(seeds=["4", "5"]):
-        page = scores.page({place: [ranked(0.5), ranked(0.75)] for place in places})
+        found = {place: [ranked(0.5), ranked(0.75)] for place in places}
+        page = scores.page(found, "ranks")
     for words in ("OA-HPE, heatmaps", "HRNet, detected boxes, true OKS", "1-5 joints"):
         assert words in page
     assert page.count("62.5 (50.0-75.0)") > 10
-    assert page.count("| 5 | 75.0 |") == 3 * len(places)
+    assert page.count("| 5 | 75.0 |") == 5 * len(places)
     assert "0.625 (0.500-0.750)" in page
     assert "| left eye | 0.625 |" in page
     assert "59 photographs of train2017" in page
+    assert "(ranks.png)" in page
+    assert reliability.plot(found["crowd/oahpe"])[1:4] == b"PNG"
+
+
+def test_bins_of_several_seeds_count_as_much_as_they_hold():
+    nothing = dict(count=0, predicted=-1, true=-1)
+    first = [dict(count=1, predicted=0.1, true=0.2), nothing, nothing]
+    second = [dict(count=3, predicted=0.3, true=0.6), nothing]
+    second.append(dict(count=2, predicted=0.9, true=0.7))
+    predicted, true = reliability.pooled([first, second])
+    np.testing.assert_allclose(predicted, [0.25, 0.9])
+    np.testing.assert_allclose(true, [0.5, 0.7])
+
+
+def test_oaks_with_all_truth_is_the_oks_and_without_anybody_what_it_was():
+    rng = np.random.default_rng(0)
+    count = skeletons.COCO.num_joints
+    truth = np.concatenate(
+        [rng.uniform(20, 80, (3, count, 2)), rng.integers(0, 3, (3, count, 1))], axis=-1
+    )
+    images = [{"id": number} for number in range(3)]
+    people = [  # the second has nothing labelled
+        {
+            **{"id": at, "image_id": at, "category_id": 1, "iscrowd": 0},
+            **{"keypoints": row.ravel().tolist(), "bbox": [20, 20, 60, 60]},
+            **{"area": 3000.0, "num_keypoints": int(at != 1) * 9},
+        }
+        for at, row in enumerate(truth)
+    ]
+    joints = truth[..., :2] + rng.normal(0, 5, (3, count, 2))
+    quality, labelled = rng.uniform(0, 1, (2, 3, count, 1))
+    box = np.array([1.0, 1.0, 0.5])
+    score = box * (quality * labelled).sum((1, 2)) / labelled.sum((1, 2))
+    detections = [
+        {
+            **{"image_id": at, "category_id": 1, "score": score[at]},
+            "keypoints": np.concatenate([joints[at], quality[at]], 1).ravel().tolist(),
+            "labelled": labelled[at, :, 0].tolist(),
+        }
+        for at in range(3)
+    ]
+    ground = {"images": images, "annotations": people, "categories": [{"id": 1}]}
+    given = pairs.gather(ground, detections, skeletons.COCO)
+    found = known.scores(given)
+    seen = truth[..., 2] > 0
+    by_hand = (quality[..., 0] * seen).sum(1) / seen.sum(1) * box
+    np.testing.assert_allclose(found["labels"][[0, 2]], by_hand[[0, 2]], rtol=1e-5)
+    np.testing.assert_allclose([f[1] for f in found.values()], score[1])
+    # true labels are predicted, so that with true similarities all is true
+    right = quality[..., 0] * seen
+    right = dataclasses.replace(
+        given.found, labelled=seen.astype(float), score=right.sum(1) / seen.sum(1) * box
+    )
+    found = known.scores(dataclasses.replace(given, found=right))
+    true = (given.oks * box)[[0, 2]]
+    np.testing.assert_allclose(found["similarities"][[0, 2]], true, rtol=1e-5)
 
 
 def test_rows_that_go_on_from_a_base_see_as_many_views():
