@@ -29,7 +29,7 @@ from configs import (
 
 CROWD = dict(common.CROWD, overlap=0.4)
 SCENES = {"train": 12_000, "test": 900}
-STEPS = {"whole": (3000, 800), "crop": (3000, 600), "lsp": (1500, 400)}  # base, rows
+STEPS = {"whole": (2000, 500), "crop": (1500, 300), "lsp": (1000, 250)}  # base, rows
 TABLE = ("hrnet", "augmentation", "attention", "graph", "dag")
 REGRESSED = ("poseur", "poseur_dag")
 PARTS = ("occluders", "mimicry", "graph", "attention", "scores")
