@@ -59,6 +59,10 @@ TITLES = {
 {test} unseen scenes of two or three people, mean box IoU 0.4, up to two things before
 them; hidden joints have no labels. People by labelled joints: {people}.
 """,
+    "longer": """## A KS-net that learns longer
+
+The same OA-HPE, and a KS-net that is trained for {ks_steps} steps on its heatmaps.
+""",
     "coco": """## Photographs of COCO
 
 The crowd's networks, trained on with the {train} photographs of train2017 that are at
@@ -107,7 +111,7 @@ def main(argv: Sequence[str]) -> None:
 
 def configs_of(name: str) -> ConfigDict:
     """All that the figures of a set hang on."""
-    sets = {"crowd", name} if name == "coco" else {name}
+    sets = {"crowd", name} if name in ("coco", "longer") else {name}
     return ConfigDict(
         {
             f"{one}_{system}": systems.get_config(f"{one}_{system}")
@@ -170,6 +174,7 @@ def train(name: str, base: str, seed: int) -> pathlib.Path:
 
 def network(name: str, system: str, seed: int) -> pathlib.Path:
     """Trains a network that reads heatmaps, if that is not done yet."""
+    name = "crowd" if name == "longer" else name
     workdir = pathlib.Path(FLAGS.workdir)
     settings: dict[str, Any] = {"seed": seed, "data__dir": workdir / "datasets"}
     if name == "coco":
@@ -225,8 +230,8 @@ def page(found: Mapping[str, Sequence[dict]], stem: str) -> str:
         lines.append(title.format(**facts, **_photographs()))
         places = [place for place in found if place.startswith(name)]
         lines += ranks({place: found[place] for place in places})
-        lines += ["", *predictions({place: found[place] for place in places})]
-    lines += ["", *by_joint(found["crowd/oahpe"])]
+        lines += ["", *predictions({place: found[place] for place in places}), ""]
+    lines += by_joint(found["crowd/oahpe"], found["longer/oahpe"])
     return "\n".join(lines) + "\n"
 
 
@@ -244,6 +249,8 @@ def ranks(found: Mapping[str, Sequence[dict]]) -> list[str]:
         key: lambda row, key=key: row[key] for key in ("AP", "AP50", "AP75", "AR")
     }
     for at, row in enumerate(bins):
+        if not row["persons"]:
+            continue
         head = f"{row['low']}-{row['high']} joints"
         columns[head] = lambda row, at=at: row["joint_count"][at]["AP"]
     columns["error"] = lambda row: row["calibration"]["expected_calibration_error"]
@@ -294,29 +301,32 @@ def _range(values: Sequence[float]) -> str:
     return f"{mean:.3f} ({min(values):.3f}-{max(values):.3f})"
 
 
-def by_joint(scored: Sequence[Mapping[str, Any]]) -> list[str]:
+def by_joint(
+    scored: Sequence[Mapping[str, Any]], longer: Sequence[Mapping[str, Any]]
+) -> list[str]:
     """A table of OA-HPE's labels and similarities on the crowd, joint by joint."""
     lines = [
         "## Joint by joint",
         "",
         "OA-HPE on the crowd, means of the seeds: labels rightly predicted, and the",
-        "correlation of KS-net's prediction and of the peak with the true similarity.",
+        "correlation with the true similarity of KS-net's prediction, of that of the",
+        "KS-net that learns longer, and of the peak.",
         "",
-        "| joint | labels right | KS-net | peak |",
-        "|---|---|---|---|",
+        "| joint | labels right | KS-net | longer | peak |",
+        "|---|---|---|---|---|",
     ]
     for joint in skeletons.COCO.joints:
-        rows = [
-            (
-                one["occlusion"]["calibration"]["labels"]["by_joint"][joint],
-                one["occlusion"]["calibration"]["joints"]["by_joint"][joint],
-                one["joint_peaks"]["by_joint"][joint],
+        means = [
+            statistics.mean(read(one)["by_joint"][joint] for one in seeds)
+            for seeds, read in (
+                (scored, lambda one: one["occlusion"]["calibration"]["labels"]),
+                (scored, lambda one: one["occlusion"]["calibration"]["joints"]),
+                (longer, lambda one: one["occlusion"]["calibration"]["joints"]),
+                (scored, lambda one: one["joint_peaks"]),
             )
-            for one in scored
         ]
-        means = [statistics.mean(column) for column in zip(*rows, strict=True)]
-        words = joint.replace("_", " ")
-        lines.append(f"| {words} | {means[0]:.3f} | {means[1]:.3f} | {means[2]:.3f} |")
+        cells = " | ".join(f"{mean:.3f}" for mean in means)
+        lines.append(f"| {joint.replace('_', ' ')} | {cells} |")
     return lines
 
 
