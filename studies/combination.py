@@ -10,7 +10,6 @@ not repeated, so the command goes on where it was stopped.
 """
 
 import functools
-import io
 import json
 import pathlib
 import statistics
@@ -250,9 +249,7 @@ def plot(rows: Mapping[str, Sequence[Sequence[float]]]) -> bytes:
     axes.set(xlabel="largest box IoU of two people", ylabel="AP", ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
-    return picture.getvalue()
+    return runs.png(figure)
 
 
 def page(found: Mapping[str, Mapping[str, Sequence]], stem: str) -> str:

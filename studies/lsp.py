@@ -8,7 +8,6 @@ configs/study_lsp.py is trained on 3,200 of them and scored by PCK on 600. A fin
 training is not repeated.
 """
 
-import io
 import json
 import pathlib
 import time
@@ -79,9 +78,7 @@ def curves(trained: dict[str, dict]) -> bytes:
     axes[1].legend()
     for ax in axes:
         ax.grid(alpha=0.3)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
-    return picture.getvalue()
+    return runs.png(figure)
 
 
 def page(trained: dict[str, dict], stem: str) -> str:

@@ -1,11 +1,12 @@
 """Reliability curves of the study of scores: what was predicted and what was true."""
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+
+from studies import runs
 
 CURVES: dict[str, dict[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]] = {
     "score of a pose, its OKS": {
@@ -40,9 +41,7 @@ def plot(seeds: Sequence[Mapping[str, Any]]) -> bytes:
         axes.legend(fontsize="small")
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("true")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
-    return picture.getvalue()
+    return runs.png(figure)
 
 
 def pooled(

@@ -1,6 +1,7 @@
-"""Datasets and trainings of studies, made once, and tables over their seeds."""
+"""Datasets and trainings of studies, made once; tables over their seeds, and plots."""
 
 import functools
+import io
 import json
 import pathlib
 import statistics
@@ -8,6 +9,8 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from matplotlib.figure import Figure
 
 from data_prep import crowd
 from occjax.data import sources
@@ -123,3 +126,10 @@ def spread(shares: Sequence[float]) -> str:
     values = [100 * share for share in shares]
     mean = statistics.mean(values)
     return f"{mean:.1f} ({min(values):.1f}-{max(values):.1f})"
+
+
+def png(figure: Figure) -> bytes:
+    """A drawing as a PNG file."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    return picture.getvalue()
