@@ -51,6 +51,7 @@ SYSTEMS = {  # the papers', and what reads whole images
     "oasnet": "OASNet",
     "dag": "DAG",
     "ksnet": "OA-HPE + KS-net",
+    "with_attention": "PINet, attention, scores",
     "full": "all in one",
 }
 START = {  # weights of the base that all rows go on from
@@ -184,8 +185,8 @@ def papers(seed: int) -> dict[str, list[float]]:
     for row, words in SYSTEMS.items():
         if row == "pinet":
             rows[words] = by_overlap(own)
-        elif row == "full":
-            rows[words] = by_overlap(train("whole", "full", seed))
+        elif row in systems.ROWS["whole"]:
+            rows[words] = by_overlap(train("whole", row, seed))
         else:
             rows[words] = scored(train("crop", row, seed), boxes=around)
     return rows
