@@ -88,9 +88,12 @@ class Renderer(NamedTuple):
         """The scene of an index with its image as PNG."""
         record = self.source[index]
         account.receive(1, len(record["persons"]["id"]))
-        pixels = cv2.cvtColor(np.asarray(record["image"]), cv2.COLOR_RGB2BGR)
-        data = cv2.imencode(".png", pixels)[1].tobytes()
-        return {**record, "image": data}
+        return {**record, "image": png(np.asarray(record["image"]))}
+
+
+def png(image: np.ndarray) -> bytes:
+    """An RGB image [H, W, 3] uint8 as a PNG file."""
+    return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
 
 
 def _number(text: str) -> float | str:

@@ -37,14 +37,13 @@ TABLE = {
     "dag": "all (DAG)",
 }
 REGRESSED = {"poseur": "Poseur", "poseur_dag": "Poseur + all of DAG"}
-PARTS = {
+PARTS = {  # that a model is trained with
     "occluders": "DAG's occluders",
     "mimicry": "OASNet's mimicry",
     "graph": "DAG's graph",
     "attention": "DAG's attention",
-    "scores": "scores as OAKS",
-    "fusion": "PINet's fusion",
 }
+SCORES, FUSION = "scores as OAKS", "PINet's fusion"
 SYSTEMS = {  # the papers', and what reads whole images
     "pinet": "PINet",
     "opecnet": "OPEC-Net",
@@ -72,6 +71,13 @@ crops; on photographs {lsp} and {lsp_more}.
 ## The combination, part by part
 
 Whole images. Each part is added to PINet, and taken from the model that has all.
+"""
+COVERED_TEXT = """
+## Where joints are covered
+
+The same models on the same scenes, with two to four patches of the scene itself over
+joints of people, as many times as there are people. Poses have the scores of their
+heatmaps in every row.
 """
 PAPERS_TEXT = """
 ## Beside the papers' systems
@@ -112,6 +118,7 @@ def main(argv: Sequence[str]) -> None:
     runs.render(datasets, "crowded", systems.CROWD, systems.SCENES)
     crops.prepare(folder, datasets)
     covered.prepare(folder, datasets)
+    covered.prepare_scenes(datasets, "crowded")
     figures = kept.Figures(output)
     found: dict[str, dict[str, list]] = {}
     for seed in FLAGS.seeds:  # whole comparisons first, should the study be stopped
@@ -159,20 +166,26 @@ def parts(seed: int) -> dict[str, list[float]]:
     whole, full = train("whole", "pinet", seed), train("whole", "full", seed)
     rows = {"PINet": scored(whole, score="heatmap")}
     for part, words in PARTS.items():
-        if part not in ("scores", "fusion"):
-            rows[f"+ {words}"] = scored(
-                train("whole", f"with_{part}", seed), score="heatmap"
-            )
-    rows[f"+ {PARTS['scores']}"] = scored(whole, score="oaks")
+        run = train("whole", f"with_{part}", seed)
+        rows[f"+ {words}"] = scored(run, score="heatmap")
+    rows[f"+ {SCORES}"] = scored(whole, score="oaks")
     rows["all in one"] = by_overlap(full)
     for part, words in PARTS.items():
-        if part not in ("scores", "fusion"):
-            rows[f"all but {words}"] = by_overlap(
-                train("whole", f"without_{part}", seed)
-            )
-    rows[f"all but {PARTS['scores']}"] = scored(full, score="heatmap")
-    rows[f"all but {PARTS['fusion']}"] = scored(full, set="model.fuse=False")
+        rows[f"all but {words}"] = by_overlap(train("whole", f"without_{part}", seed))
+    rows[f"all but {SCORES}"] = scored(full, score="heatmap")
+    rows[f"all but {FUSION}"] = scored(full, set="model.fuse=False")
     return rows
+
+
+def hidden(seed: int) -> dict[str, list[float]]:
+    """AP of PINet, with each part, and with all, where joints are covered."""
+    rows = {"pinet": "PINet"}
+    rows |= {f"with_{part}": f"+ {words}" for part, words in PARTS.items()}
+    rows["full"] = "all in one"
+    return {
+        words: scored(train("whole", row, seed), covered.SPLIT, score="heatmap")
+        for row, words in rows.items()
+    }
 
 
 def papers(seed: int) -> dict[str, list[float]]:
@@ -194,6 +207,7 @@ def papers(seed: int) -> dict[str, list[float]]:
 
 TABLES = {  # what measures each with a seed, and of which kinds its runs are
     "parts": (parts, ("whole",)),
+    "covered": (hidden, ("whole",)),
     "papers": (papers, ("whole", "crop")),
     "table": (table, ("crop",)),
     "photographs": (photographs, ("lsp",)),
@@ -216,16 +230,17 @@ def train(kind: str, row: str, seed: int) -> pathlib.Path:
     return runs.train(config, workdir / f"{kind}-{row}-{seed}", **settings)
 
 
-def scored(run: pathlib.Path, **how: str) -> list[float]:
+def scored(run: pathlib.Path, split: str = "test", **how: str) -> list[float]:
     """`by_overlap` of a run that is scored otherwise than when it was trained."""
+    how = {"split": split, **how} if split != "test" else how
     name = "_".join(f"{key}={pathlib.Path(value).name}" for key, value in how.items())
-    return by_overlap(runs.evaluate(run, run / name, **how))
+    return by_overlap(runs.evaluate(run, run / name, **how), split)
 
 
-def by_overlap(folder: pathlib.Path) -> list[float]:
-    """AP of the detections in a folder: of all scenes, and by overlap."""
+def by_overlap(folder: pathlib.Path, split: str = "test") -> list[float]:
+    """AP of the detections in a folder: of all scenes of a split, and by overlap."""
     source = sources.load(
-        {"dir": f"{FLAGS.workdir}/datasets", "dataset": "crowded"}, "test"
+        {"dir": f"{FLAGS.workdir}/datasets", "dataset": "crowded"}, split
     )
     truth = coco.ground_truth(source)
     found = json.loads((folder / "detections.json").read_text(encoding="utf-8"))
@@ -265,6 +280,7 @@ def page(found: Mapping[str, Mapping[str, Sequence]], stem: str) -> str:
     columns = ("AP", *overlaps)
     texts = {
         "parts": INTRODUCTION.format(seeds=", ".join(FLAGS.seeds), **steps),
+        "covered": COVERED_TEXT,
         "papers": PAPERS_TEXT.format(stem=stem),
         "table": TABLE_TEXT,
         "photographs": PHOTOGRAPHS_TEXT,

@@ -277,13 +277,14 @@ def test_the_page_of_the_combination_has_every_table():
     regressed = combination.REGRESSED
     found = {
         "parts": {"PINet": row, "all in one": row},
+        "covered": {"PINet": row},
         "papers": dict.fromkeys(combination.SYSTEMS.values(), row),
         "table": dict.fromkeys((combination.TABLE | regressed).values(), row),
         "photographs": dict.fromkeys(combination.TABLE.values(), row),
     }
     with flagsaver.flagsaver(seeds=["4", "5"]):
         page = combination.page(found, "study")
-    assert page.count("| 50.0 (25.0-75.0) |") == 2 + 6 + 7 + 5
+    assert page.count("| 50.0 (25.0-75.0) |") == 2 + 1 + 7 + 7 + 5
     assert "| system | AP | IoU 0.0-0.3 | IoU 0.3-0.5 | IoU 0.5-1.0 |" in page
     assert "(study.png)" in page
     assert combination.plot(found["papers"])[1:4] == b"PNG"

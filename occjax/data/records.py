@@ -89,9 +89,7 @@ def pixels(record: Record) -> np.ndarray:
 
 def describe(record: Record) -> str:
     """Names a record in messages: its image id and file."""
-    name = record["file_name"]
-    name = name.decode() if isinstance(name, bytes) else name
-    return f"image {int(record['image_id'])} ({name})"
+    return f"image {int(record['image_id'])} ({record['file_name']})"
 
 
 def labelled(persons: Mapping[str, np.ndarray]) -> np.ndarray:

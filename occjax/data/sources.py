@@ -205,7 +205,8 @@ class Prepared:
             name: np.asarray(record["persons"][name], dtype).reshape(count, *shape)
             for name, (dtype, shape) in columns.items()
         }
-        return {**record, "persons": persons}
+        name = record["file_name"].decode()  # TFDS gives text as bytes
+        return {**record, "file_name": name, "persons": persons}
 
     def __getstate__(self) -> dict:
         """Leaves open files and the lock behind, so that a source can be sent away."""

@@ -60,12 +60,12 @@ def ground_truth(source: Any, count: int = 0) -> dict:
 
 
 def _image(record: dict) -> dict:
-    name, index = record["file_name"], float(record["crowd_index"])
+    index = float(record["crowd_index"])
     # Records hold single precision, which would move 0.8 to the other side of 0.8.
     known = {"crowdIndex": round(index, 6)} if index >= 0 else {}
     return {
         "id": int(record["image_id"]),
-        "file_name": name.decode() if isinstance(name, bytes) else name,
+        "file_name": record["file_name"],
         "height": int(record["height"]),
         "width": int(record["width"]),
         **known,
