@@ -1,8 +1,8 @@
 """DAG's parts, and all papers' in one: what `python -m studies.combination` trains.
 
 A variant is KIND_ROW. With each seed a `base` of the kind comes first, trained from
-scratch; all rows go on from it with as many views a step as each other: 16 images, or 8
-in two views; 32 crops, or 16 in two views. KIND is
+scratch; all rows go on from it with as many views a step as each other: 8 images, or 4
+in two views; 16 crops, or 8 in two views. KIND is
 
 whole   PINet and the combination, on whole images of the crowd: `pinet`, each part
         added to it and taken from all of them
@@ -29,7 +29,8 @@ from configs import (
 
 CROWD = dict(common.CROWD, overlap=0.4)
 SCENES = {"train": 12_000, "test": 900}
-STEPS = {"whole": (2000, 500), "crop": (1500, 300), "lsp": (1000, 250)}  # base, rows
+STEPS = {"whole": (3000, 1000), "crop": (2500, 800), "lsp": (1500, 600)}  # base, rows
+VIEWS = {"whole": 8, "crop": 16, "lsp": 16}  # a step
 TABLE = ("hrnet", "augmentation", "attention", "graph", "dag")
 REGRESSED = ("poseur", "poseur_dag")
 PARTS = ("occluders", "mimicry", "graph", "attention", "scores")
@@ -56,6 +57,8 @@ def get_config(variant: str = "") -> ConfigDict:
         config = ksnet.laptop()
     else:
         config = _whole(row) if kind == "whole" else _crop(row)
+    twins = any(one["name"] == "paste_patches" for one in config.occlusion)
+    config.batch_size = VIEWS[kind] // (1 + twins)
     config.steps = STEPS[kind][row != "base"]
     config.update(dict(eval_every=config.steps, checkpoint_every=config.steps))
     if kind == "lsp":
@@ -92,7 +95,6 @@ def _whole(row: str) -> ConfigDict:
     if "mimicry" not in chosen:
         config.model.mimic = "none"
         del config.loss["mimic"]
-        config.batch_size = parted.batch_size
     if "graph" not in chosen:
         config.model.refine = parted.model.refine
     if "attention" not in chosen:

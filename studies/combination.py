@@ -28,6 +28,7 @@ from occjax.runtime import cli
 from studies import boxes, command, covered, crops, kept, runs
 
 FLAGS = flags.FLAGS
+BOXES = 5  # of an image with two or three people
 EDGES = (0.0, 0.3, 0.5, 1.0)  # of the largest box IoU in an image
 TABLE = {
     "hrnet": "baseline",
@@ -65,8 +66,8 @@ Made by `python -m studies.combination --photographs DIR`. Scenes of the built-i
 two or three people, mean box IoU 0.4; AP of unseen ones by the largest box IoU of two
 people, in per cent: mean and, in brackets, lowest and highest of the seeds {seeds}.
 With each seed a base is trained from scratch, all rows go on from it with as many views
-as each other: {whole} and {whole_more} steps of 16 images, {crop} and {crop_more} of 32
-crops; on photographs {lsp} and {lsp_more}.
+as each other: {whole} and {whole_more} steps of {whole_views} images, {crop} and
+{crop_more} of {crop_views} crops; on photographs {lsp} and {lsp_more}.
 
 ## The combination, part by part
 
@@ -82,8 +83,9 @@ heatmaps in every row.
 PAPERS_TEXT = """
 ## Beside the papers' systems
 
-All but PINet and the combination see a person a crop, here in boxes around the poses of
-the same seed's PINet. KS-net has its steps besides those of OA-HPE.
+All but PINet and the combination see a person a crop, here in boxes around the {boxes}
+best poses that the same seed's PINet has in an image. KS-net has its steps besides
+those of OA-HPE.
 
 ![AP against overlap]({stem}.png)
 """
@@ -193,7 +195,7 @@ def papers(seed: int) -> dict[str, list[float]]:
     whole = train("whole", "pinet", seed)
     own = runs.evaluate(whole, whole / "score=heatmap", score="heatmap")
     poses = json.loads((own / "detections.json").read_text(encoding="utf-8"))
-    around = str(boxes.around(poses, whole / "boxes.json"))
+    around = str(boxes.around(poses, whole / "boxes.json", BOXES))
     rows = {}
     for row, words in SYSTEMS.items():
         if row == "pinet":
@@ -272,7 +274,8 @@ def page(found: Mapping[str, Mapping[str, Sequence]], stem: str) -> str:
     """The study as a Markdown page."""
     steps = {}
     for kind, (base, more) in systems.STEPS.items():
-        steps |= {kind: base, f"{kind}_more": more}
+        views = systems.VIEWS[kind]
+        steps |= {kind: base, f"{kind}_more": more, f"{kind}_views": views}
     overlaps = [
         f"IoU {low:.1f}-{high:.1f}"
         for low, high in zip(EDGES[:-1], EDGES[1:], strict=True)
@@ -281,7 +284,7 @@ def page(found: Mapping[str, Mapping[str, Sequence]], stem: str) -> str:
     texts = {
         "parts": INTRODUCTION.format(seeds=", ".join(FLAGS.seeds), **steps),
         "covered": COVERED_TEXT,
-        "papers": PAPERS_TEXT.format(stem=stem),
+        "papers": PAPERS_TEXT.format(stem=stem, boxes=BOXES),
         "table": TABLE_TEXT,
         "photographs": PHOTOGRAPHS_TEXT,
     }

@@ -292,11 +292,19 @@ def test_the_page_of_the_combination_has_every_table():
 
 def test_boxes_reach_around_poses(tmp_path):
     joints = [10, 20, 1, 16, 50, 1, 22, 80, 0.5]
-    path = boxes.around(
-        [dict(image_id=3, keypoints=joints, score=0.5)], tmp_path / "boxes.json"
-    )
-    (box,) = json.loads(path.read_text())
+    poses = [
+        dict(image_id=image, keypoints=joints, score=score)
+        for image, score in ((4, 0.25), (3, 0.5), (4, 0.75), (4, 0.5))
+    ]
+    path = boxes.around(poses[:2], tmp_path / "boxes.json")
+    box, _ = json.loads(path.read_text())
     assert box == dict(image_id=3, score=0.5, bbox=[9.0, 15.0, 14.0, 70.0])
+    best = json.loads(boxes.around(poses, path, 2).read_text())
+    assert [(b["image_id"], b["score"]) for b in best] == [
+        (3, 0.5),
+        (4, 0.75),
+        (4, 0.5),
+    ]
 
 
 def test_pages_tell_occluded_and_visible_joints_apart():
