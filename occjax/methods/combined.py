@@ -90,10 +90,7 @@ class Model(pinet.Model):
         whole = super().__call__(rows, train=True, proposals=proposals)
         critic = None
         if self.mimic == "transport":
-            if self.is_initializing():
-                self.critic(whole.features)
-            # the mask of what is compared is made of labels: the loss applies it
-            critic = self.critic.variables["params"]
+            critic = siamese.learnt(self.critic, whole.features)
         return Outputs(whole, self._told_of_proposals(whole), critic)
 
     def _told_of_proposals(self, whole: pinet.Outputs) -> Told | None:

@@ -88,10 +88,7 @@ class Model(CropModel):
         found = self.learn(image)
         critic = None
         if self.mimic == "transport":
-            if self.is_initializing():
-                self.critic(found.repaired[-1].features)
-            # Its features need a mask made of labels, so the loss applies it.
-            critic = self.critic.variables["params"]
+            critic = siamese.learnt(self.critic, found.repaired[-1].features)
         return Outputs(found, critic)
 
 

@@ -76,6 +76,18 @@ def labels_of_rows(labels: Labels) -> Labels:
     return rows._replace(visibility=both.reshape(-1, *both.shape[2:]))
 
 
+def learnt(critic: Critic, features: Array) -> Mapping[str, Any]:
+    """Parameters of a model's critic, which the loss applies: its mask needs labels.
+
+    Args:
+        critic: part of the model that is being run.
+        features: like those that it will be applied to, [B, h, w, C].
+    """
+    if critic.is_initializing():
+        critic(features)
+    return critic.variables["params"]
+
+
 def distance(
     model: Imitator, features: Array, hidden: Array, critic: Mapping[str, Any] | None
 ) -> tuple[Array, Array]:
