@@ -60,7 +60,7 @@ def test_records_come_back_in_order_and_unchanged(prepared, cache):
             record = source[index]
             assert record["image"] == expected["image"]
             assert record["image_id"] == expected["image_id"]
-            assert record["file_name"].decode() == expected["file_name"]
+            assert record["file_name"] == expected["file_name"]
             assert record["persons"].keys() == expected["persons"].keys()
             for name, column in expected["persons"].items():
                 np.testing.assert_array_equal(record["persons"][name], column)

@@ -31,7 +31,7 @@ class Source:
             "is_crowd": np.zeros(people, bool),
             "segmentation": np.full(people, b"", object),
         }
-        name = {"file_name": f"{image}.jpg".encode(), "height": 200, "width": 200}
+        name = {"file_name": f"{image}.jpg", "height": 200, "width": 200}
         more = {"persons": persons, "crowd_index": np.float32(-1)}
         return {"image_id": np.int64(image + 7)} | more | name
 
