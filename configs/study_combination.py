@@ -6,6 +6,8 @@ in two views; 16 crops, or 8 in two views. KIND is
 
 whole   PINet and the combination, on whole images of the crowd: `pinet`, each part
         added to it and taken from all of them
+control what else the mimicry changes: PINet on `half` as many images a step, and on as
+        many with their `patches` in a second view; both go on from the base of `whole`
 crop    DAG's Table 2, Poseur with and without DAG, and the other papers' systems, on
         crops of the same people
 lsp     DAG's Table 2 on crops of LSP Extended
@@ -39,6 +41,7 @@ ROWS = {
         *("base", "pinet", "full"),
         *(f"{how}_{part}" for how in ("with", "without") for part in PARTS[:-1]),
     ),
+    "control": ("half", "patches"),
     "crop": ("base", *TABLE, *REGRESSED, "opecnet", "oasnet", "oahpe", "ksnet"),
     "lsp": ("base", *TABLE),
 }
@@ -55,6 +58,8 @@ def get_config(variant: str = "") -> ConfigDict:
     kind, row = variant.split("_", 1)
     if row == "ksnet":  # all else is OA-HPE's
         config = ksnet.laptop()
+    elif kind == "control":
+        return _control(row)
     else:
         config = _whole(row) if kind == "whole" else _crop(row)
     twins = any(one["name"] == "paste_patches" for one in config.occlusion)
@@ -100,6 +105,16 @@ def _whole(row: str) -> ConfigDict:
     if "attention" not in chosen:
         config.model.weigh_channels = False
         del config.model["attend"]
+    return config
+
+
+def _control(row: str) -> ConfigDict:
+    """PINet that sees as many images as with the mimicry, or all but mimics."""
+    config = get_config("whole_pinet" if row == "half" else "whole_with_mimicry")
+    config.batch_size = VIEWS["whole"] // 2
+    if row == "patches":
+        config.model.mimic = "none"
+        del config.loss["mimic"]
     return config
 
 

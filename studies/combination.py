@@ -73,6 +73,12 @@ as each other: {whole} and {whole_more} steps of {whole_views} images, {crop} an
 
 Whole images. Each part is added to PINet, and taken from the model that has all.
 """
+CONTROL_TEXT = """
+## What the mimicry's row changes besides
+
+With the mimicry a step has half as many images, each in two views, with patches and
+without.
+"""
 COVERED_TEXT = """
 ## Where joints are covered
 
@@ -179,6 +185,20 @@ def parts(seed: int) -> dict[str, list[float]]:
     return rows
 
 
+def control(seed: int) -> dict[str, list[float]]:
+    """AP of PINet, on half as many images, on both views of them, and with mimicry."""
+    rows = {
+        "PINet": ("whole", "pinet"),
+        "half as many images": ("control", "half"),
+        "+ patches in a second view": ("control", "patches"),
+        "+ " + PARTS["mimicry"]: ("whole", "with_mimicry"),
+    }
+    return {
+        words: scored(train(kind, row, seed), score="heatmap")
+        for words, (kind, row) in rows.items()
+    }
+
+
 def hidden(seed: int) -> dict[str, list[float]]:
     """AP of PINet, with each part, and with all, where joints are covered."""
     rows = {"pinet": "PINet"}
@@ -209,6 +229,7 @@ def papers(seed: int) -> dict[str, list[float]]:
 
 TABLES = {  # what measures each with a seed, and of which kinds its runs are
     "parts": (parts, ("whole",)),
+    "control": (control, ("whole", "control")),
     "covered": (hidden, ("whole",)),
     "papers": (papers, ("whole", "crop")),
     "table": (table, ("crop",)),
@@ -225,9 +246,9 @@ def train(kind: str, row: str, seed: int) -> pathlib.Path:
     else:
         settings["data__dir"] = workdir / "datasets"
         if row != "base":
-            base = train(kind, "base", seed)
-            start = "^trunk/" if row in REGRESSED else START[kind]
-            settings["init_from"] = f"{base}:{start}"
+            origin = "whole" if kind == "control" else kind
+            start = "^trunk/" if row in REGRESSED else START[origin]
+            settings["init_from"] = f"{train(origin, 'base', seed)}:{start}"
     config = f"configs/study_combination.py:{kind}_{row}"
     return runs.train(config, workdir / f"{kind}-{row}-{seed}", **settings)
 
@@ -283,6 +304,7 @@ def page(found: Mapping[str, Mapping[str, Sequence]], stem: str) -> str:
     columns = ("AP", *overlaps)
     texts = {
         "parts": INTRODUCTION.format(seeds=", ".join(FLAGS.seeds), **steps),
+        "control": CONTROL_TEXT,
         "covered": COVERED_TEXT,
         "papers": PAPERS_TEXT.format(stem=stem, boxes=BOXES),
         "table": TABLE_TEXT,
