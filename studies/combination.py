@@ -68,10 +68,17 @@ people, in per cent: mean and, in brackets, lowest and highest of the seeds {see
 With each seed a base is trained from scratch, all rows go on from it with as many views
 as each other: {whole} and {whole_more} steps of {whole_views} images, {crop} and
 {crop_more} of {crop_views} crops; on photographs {lsp} and {lsp_more}.
-
+"""
+FINDINGS = """
+## What they say
+"""
+PARTS_TEXT = """
 ## The combination, part by part
 
 Whole images. Each part is added to PINet, and taken from the model that has all.
+"""
+WORTH_TEXT = """
+What each part brings in AP, mean and every seed:
 """
 CONTROL_TEXT = """
 ## What the mimicry's row changes besides
@@ -291,6 +298,21 @@ def plot(rows: Mapping[str, Sequence[Sequence[float]]]) -> bytes:
     return runs.png(figure)
 
 
+def worth(parts: Mapping[str, Sequence[Sequence[float]]]) -> list[str]:
+    """A table in Markdown of the AP that each part brings where it is added or left."""
+    lines = ["| part | brings PINet | brings all others |", "|---|---|---|"]
+    for words in (*PARTS.values(), SCORES):
+        pairs = ((f"+ {words}", "PINet"), ("all in one", f"all but {words}"))
+        cells = []
+        for with_it, without in pairs:
+            seeds = zip(parts[with_it], parts[without], strict=True)
+            brought = [100 * (one[0] - other[0]) for one, other in seeds]
+            each = ", ".join(f"{points:+.1f}" for points in brought)
+            cells.append(f"{statistics.mean(brought):+.1f} ({each})")
+        lines.append(f"| {words} | {' | '.join(cells)} |")
+    return lines
+
+
 def page(found: Mapping[str, Mapping[str, Sequence]], stem: str) -> str:
     """The study as a Markdown page."""
     steps = {}
@@ -303,17 +325,20 @@ def page(found: Mapping[str, Mapping[str, Sequence]], stem: str) -> str:
     ]
     columns = ("AP", *overlaps)
     texts = {
-        "parts": INTRODUCTION.format(seeds=", ".join(FLAGS.seeds), **steps),
+        "parts": PARTS_TEXT,
         "control": CONTROL_TEXT,
         "covered": COVERED_TEXT,
         "papers": PAPERS_TEXT.format(stem=stem, boxes=BOXES),
         "table": TABLE_TEXT,
         "photographs": PHOTOGRAPHS_TEXT,
     }
-    lines = []
+    seeds = ", ".join(FLAGS.seeds)
+    lines = [INTRODUCTION.format(seeds=seeds, **steps), FINDINGS]
     for name, text in texts.items():
         heads = tuple(covered.COLUMNS) if name == "photographs" else columns
         lines += [text, *runs.tables(heads, found[name], FLAGS.seeds)]
+        if name == "parts":
+            lines += [WORTH_TEXT, *worth(found[name])]
     return "\n".join(lines) + "\n"
 
 

@@ -294,8 +294,12 @@ def test_each_part_is_added_to_pinet_and_taken_from_all():
 def test_the_page_of_the_combination_has_every_table():
     row = [[0.25, 0.5, 0.25, 0.125], [0.75, 0.5, 0.25, 0.125]]
     regressed = combination.REGRESSED
+    less = [[0.125, 0.5, 0.25, 0.125], [0.5, 0.5, 0.25, 0.125]]
+    parts = [*combination.PARTS.values(), combination.SCORES]
     found = {
-        "parts": {"PINet": row, "all in one": row},
+        "parts": {"PINet": less, "all in one": row}
+        | {f"+ {part}": row for part in parts}
+        | {f"all but {part}": row for part in parts},
         "control": {"PINet": row},
         "covered": {"PINet": row},
         "papers": dict.fromkeys(combination.SYSTEMS.values(), row),
@@ -304,7 +308,8 @@ def test_the_page_of_the_combination_has_every_table():
     }
     with flagsaver.flagsaver(seeds=["4", "5"]):
         page = combination.page(found, "study")
-    assert page.count("| 50.0 (25.0-75.0) |") == 2 + 1 + 1 + 7 + 7 + 5
+    assert page.count("| 50.0 (25.0-75.0) |") == 11 + 1 + 1 + 7 + 7 + 5
+    assert page.count("| +18.8 (+12.5, +25.0) | +0.0 (+0.0, +0.0) |") == 5
     assert "| system | AP | IoU 0.0-0.3 | IoU 0.3-0.5 | IoU 0.5-1.0 |" in page
     assert "(study.png)" in page
     assert combination.plot(found["papers"])[1:4] == b"PNG"
