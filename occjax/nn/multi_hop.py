@@ -32,6 +32,7 @@ class MultiHopConv(nn.Module):
 
     features: int
     mix: str = "sum"  # one of MIXES
+    still: bool = False  # start with a kernel and a bias of 0
     dtype: Any = jnp.float32  # computation only
 
     @nn.compact
@@ -53,10 +54,11 @@ class MultiHopConv(nn.Module):
         xavier = nn.initializers.variance_scaling(
             1.0, "fan_avg", "uniform", batch_axis=0
         )
+        spread, zeros = symmetric_uniform(self.features**-0.5), nn.initializers.zeros
+        start, bias_start = (zeros, zeros) if self.still else (xavier, spread)
         shape = (2, channels, self.features)
-        kernel = self.param("kernel", xavier, shape).astype(self.dtype)
-        spread = symmetric_uniform(self.features**-0.5)
-        bias = self.param("bias", spread, (self.features,)).astype(self.dtype)
+        kernel = self.param("kernel", start, shape).astype(self.dtype)
+        bias = self.param("bias", bias_start, (self.features,)).astype(self.dtype)
         x, hops = x.astype(self.dtype), hops.astype(self.dtype)
         own, others = jnp.einsum("bjc,ocf->objf", x, kernel)
         reached = jnp.einsum("kij,bjf->bkif", hops, others) + own[:, None]
@@ -98,7 +100,8 @@ class MultiHopLayer(nn.Module):
             train: normalise by this batch.
             mask: [B] bool, the poses that enter its statistics.
         """
-        x = MultiHopConv(self.features, self.mix, self.dtype, name="conv")(x, hops)
+        conv = MultiHopConv(self.features, self.mix, dtype=self.dtype, name="conv")
+        x = conv(x, hops)
         norm = BatchNorm(dtype=self.dtype, name="bn")
         return nn.relu(norm(x, train=train, mask=_rows(mask)))
 
@@ -156,7 +159,9 @@ class FeatureGuidedGCN(nn.Module):
     """Moves a pose, guided by features at its joints.
 
     One layer and three blocks read the pose alone, another block and a non-local one
-    read it together with the features.
+    read it together with the features. The last layer starts at 0, so that the pose is
+    what it was at first; the published code starts with offsets of about half the
+    frame, which a training must unlearn.
     """
 
     hidden: int = 128
@@ -192,7 +197,8 @@ class FeatureGuidedGCN(nn.Module):
         x = MultiHopBlock(**how, name="guided")(x, hops, **norm)
         x = NonLocal(self.dtype, name="non_local")(x, **norm)
         wide = np.promote_types(self.dtype, np.float32)
-        return MultiHopConv(2, self.mix, wide, name="output")(x, hops)
+        last = MultiHopConv(2, self.mix, still=True, dtype=wide, name="output")
+        return last(x, hops)
 
 
 def _rows(mask: Array | None) -> Array | None:

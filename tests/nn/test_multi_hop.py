@@ -63,7 +63,7 @@ def test_gated_layer_equals_mm_gcns(golden, count, dtype, within):
     figures = np.load(golden / "graph_conv" / "mmgcn_layer.npz")
     hops = published_hops(golden, "h36m", count + 1)
     with jax.enable_x64(dtype == "float64"):
-        conv = multi_hop.MultiHopConv(24, "gated", jnp.dtype(dtype))
+        conv = multi_hop.MultiHopConv(24, "gated", dtype=jnp.dtype(dtype))
         x = jnp.asarray(figures["x"], dtype)
         shapes = published.shapes(conv, x, jnp.asarray(hops, dtype), how={})
         given = weights.convert(state, multi_hop.CONV_NAMES, shapes)
