@@ -8,8 +8,8 @@ whole   PINet and the combination, on whole images of the crowd: `pinet`, each p
         added to it and taken from all of them
 control what else the mimicry changes: PINet on `half` as many images a step, and on as
         many with their `patches` in a second view; both go on from the base of `whole`
-crop    DAG's Table 2, Poseur with and without DAG, and the other papers' systems, on
-        crops of the same people
+crop    DAG's Table 2, the other papers' systems, and Poseur with and without DAG, which
+        goes on from a `poseur_base`, on crops of the same people
 lsp     DAG's Table 2 on crops of LSP Extended
 """
 
@@ -42,7 +42,10 @@ ROWS = {
         *(f"{how}_{part}" for how in ("with", "without") for part in PARTS[:-1]),
     ),
     "control": ("half", "patches"),
-    "crop": ("base", *TABLE, *REGRESSED, "opecnet", "oasnet", "oahpe", "ksnet"),
+    "crop": (
+        *("base", *TABLE, "opecnet", "oasnet", "oahpe", "ksnet"),
+        *("poseur_base", *REGRESSED),
+    ),
     "lsp": ("base", *TABLE),
 }
 
@@ -64,7 +67,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config = _whole(row) if kind == "whole" else _crop(row)
     twins = any(one["name"] == "paste_patches" for one in config.occlusion)
     config.batch_size = VIEWS[kind] // (1 + twins)
-    config.steps = STEPS[kind][row != "base"]
+    config.steps = STEPS[kind][not row.endswith("base")]
     config.update(dict(eval_every=config.steps, checkpoint_every=config.steps))
     if kind == "lsp":
         photographs = study_lsp.get_config("hrnet")
@@ -132,8 +135,8 @@ def _crop(row: str) -> ConfigDict:
         config.model.coarse_sigmas = ()
         del config.loss["coarse"]
         return config
-    if row in REGRESSED:
-        return poseur.laptop() if row == "poseur" else poseur.with_dag()
+    if row.startswith("poseur"):
+        return poseur.with_dag() if row == "poseur_dag" else poseur.laptop()
     if row in ("base", "hrnet"):
         return hrnet.laptop()
     config, all_parts = dag.laptop(), row == "dag"

@@ -58,6 +58,7 @@ START = {  # weights of the base that all rows go on from
     "whole": "^(trunk|heatmap_head|part_head|offset_head)/",
     "crop": "^(trunk|head)/",
     "lsp": "^(trunk|head)/",
+    "poseur": "^(trunk|neck|start|decoder|flows_coarse|flows_regress)/",
 }
 
 INTRODUCTION = """# DAG's parts, and the parts of five papers in one model
@@ -125,8 +126,8 @@ those of OA-HPE.
 TABLE_TEXT = """
 ## DAG's Table 2
 
-Crops of annotated boxes. Poseur regresses poses without heatmaps; only its backbone
-goes on from the base.
+Crops of annotated boxes. Poseur regresses poses without heatmaps; it has a base of its
+own.
 """
 PHOTOGRAPHS_TEXT = """
 ## DAG's Table 2 on photographs
@@ -272,10 +273,12 @@ def train(kind: str, row: str, seed: int) -> pathlib.Path:
         settings["base"] = str(train(kind, "oahpe", seed))
     else:
         settings["data__dir"] = workdir / "datasets"
-        if row != "base":
-            origin = "whole" if kind == "control" else kind
-            start = "^trunk/" if row in REGRESSED else START[origin]
-            settings["init_from"] = f"{train(origin, 'base', seed)}:{start}"
+        if not row.endswith("base"):
+            origin, base = "whole" if kind == "control" else kind, "base"
+            start = START[origin]
+            if row in REGRESSED:
+                start, base = START["poseur"], "poseur_base"
+            settings["init_from"] = f"{train(origin, base, seed)}:{start}"
     config = f"configs/study_combination.py:{kind}_{row}"
     return runs.train(config, workdir / f"{kind}-{row}-{seed}", **settings)
 

@@ -97,7 +97,8 @@ class Discriminate(nn.Module):
     the figure, or after that of the channels as in the code, make the features know of
     all people; the attention then chooses. Without one of the attentions the features
     stand in its place, as in the code, which has none of pixels; without both they stay
-    what they are.
+    what they are. They start as what they are, too: the convolution that joins them
+    lets the attention of pixels through, which starts at the features.
     """
 
     joints: int
@@ -136,16 +137,21 @@ class Discriminate(nn.Module):
         if not self.channel and not self.spatial:
             return Attended(features, maps)
         both = jnp.concatenate((weighed, seen), axis=-1)
-        # HRNet's tiny start would hold back all that follows: no norm comes between
         join = conv(
             features.shape[-1],
             1,
             dtype=self.dtype,
             use_bias=True,
-            kernel_init=nn.initializers.lecun_normal(),
+            kernel_init=_second_half,
             name="join",
         )
         return Attended(join(both), maps)
+
+
+def _second_half(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    """A kernel [1, 1, 2 C, C] that gives the second half of its channels."""
+    del key
+    return jnp.eye(shape[2], shape[3], -shape[3], dtype).reshape(shape)
 
 
 # Names of DAG's code; see torch_names.py.

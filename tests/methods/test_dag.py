@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from offsets import moving
 
 from configs import dag as experiment
 from occjax.methods import dag, oahpe, oasnet, top_down
@@ -40,25 +41,17 @@ def batch(persons=2, size=64):
 
 
 def variables(model, seed=0):
-    """Start values; the offsets of the graph, whose last layer starts large, too."""
-    return initial.variables(model, batch()[0], seed=seed)
-
-
-def without_offsets(state):
-    """The same with a graph that moves nothing."""
-    output = state["params"]["refiner"]["gcn"]["output"]
-    still = jax.tree.map(jnp.zeros_like, output)
-    gcn = {**state["params"]["refiner"]["gcn"], "output": still}
-    return {**state, "params": {**state["params"], "refiner": {"gcn": gcn}}}
+    """Start values, and a graph that does move joints."""
+    return moving(initial.variables(model, batch()[0], seed=seed))
 
 
 def learnt(model, state, inputs):
     return model.apply(state, inputs, train=True, mutable=["batch_stats"])[0]
 
 
-def test_a_graph_that_moves_nothing_leaves_the_pose_of_the_maps():
+def test_the_graph_starts_where_it_leaves_the_pose_of_the_maps():
     model, (inputs, _) = build(double=True), batch()
-    state = without_offsets(variables(model))
+    state = initial.variables(model, inputs, seed=0)
     with_graph = model.apply(state, inputs, train=False)
     plain = with_graph._replace(pose=None)
     moved, left = (dag.decode(model, one, inputs) for one in (with_graph, plain))
@@ -77,7 +70,7 @@ def test_the_graph_moves_joints_in_the_source_and_leaves_their_scores():
 
 def test_with_several_scales_the_graph_starts_from_their_mean():
     model, (inputs, _) = build(flip_test=False), batch()
-    state = without_offsets(variables(model))
+    state = initial.variables(model, inputs, seed=0)
     inputs = inputs._replace(
         scaled=(inputs.image,), scaled_to_source=(inputs.to_source,)
     )
@@ -192,7 +185,7 @@ def test_other_systems_take_the_parts(method):
     terms = method.loss_terms(model, learnt(model, state, inputs), labels)
     assert {"heatmap", "everybody", "pose"} <= set(terms)
     poses = method.decode(model, model.apply(state, inputs, train=False), inputs)
-    still = without_offsets(state)
+    still = moving(state, by=0.0)
     left = method.decode(model, model.apply(still, inputs, train=False), inputs)
     assert np.any(np.abs(poses.joints - left.joints) > 1e-3)
     np.testing.assert_array_equal(poses.joint_score, left.joint_score)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from offsets import moving
 
 from configs import common
 from configs import poseur as experiment
@@ -196,13 +197,10 @@ def test_everybody_are_learnt_on_the_finest_level_as_in_other_methods():
 
 def test_the_graph_moves_the_last_pose_and_does_not_teach_it():
     model, (inputs, labels) = build(**PARTS), batch()
-    state = variables(model)
-    params = dict(state["params"])
-    gcn = params["refiner"]["gcn"]
-    still = {**gcn, "output": jax.tree.map(jnp.zeros_like, gcn["output"])}
+    still = variables(model)
+    state = moving(still)
     moved = model.apply(state, inputs, train=False)
-    params["refiner"] = {"gcn": still}
-    left = model.apply({**state, "params": params}, inputs, train=False)
+    left = model.apply(still, inputs, train=False)
     without = model.clone(refine=None)
     plain = without.apply(state, inputs, train=False)
     np.testing.assert_allclose(left.joints, plain.joints, atol=1e-3)

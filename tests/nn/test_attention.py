@@ -141,3 +141,14 @@ def test_both_attentions_are_joined_and_everybody_is_read_where_it_is_said(
 def test_everybody_must_be_read_somewhere():
     with pytest.raises(ValueError, match="everybody: .* 'later'"):
         discriminated(np.zeros((1, 4, 4, 8), np.float32), everybody="later")
+
+
+@pytest.mark.parametrize("channel", [False, True])
+@pytest.mark.parametrize("spatial", [False, True])
+def test_attention_that_is_added_to_a_trained_network_leaves_it_at_first(
+    channel, spatial
+):
+    features = np.random.default_rng(0).standard_normal((2, 4, 6, 8)).astype(np.float32)
+    module = attention.Discriminate(joints=5, channel=channel, spatial=spatial)
+    found = module.apply(started(module, features), features)
+    np.testing.assert_allclose(found.features, features, rtol=1e-6)
