@@ -11,4 +11,5 @@ def moving(state, by=0.05):
         return state
     gcn = dict(params["refiner"]["gcn"])
     gcn["output"] = jax.tree.map(lambda x: jnp.full_like(x, by), gcn["output"])
-    return {**state, "params": {**params, "refiner": {"gcn": gcn}}}
+    refiner = {**params["refiner"], "gcn": gcn}
+    return {**state, "params": {**params, "refiner": refiner}}

@@ -85,8 +85,7 @@ class Model(pinet.Model):
             whole = super().__call__(inputs, train=False)
             return Outputs(whole, self._told_of_candidates(whole, inputs))
         started = not self.is_initializing()
-        image = siamese.images(inputs, self.mimic, needed=started)
-        rows = inputs._replace(image=image)
+        rows = siamese.rows(inputs, self.mimic, needed=started)
         whole = super().__call__(rows, train=True, proposals=proposals)
         critic = None
         if self.mimic == "transport":

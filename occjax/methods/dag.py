@@ -6,8 +6,8 @@ the attended features at its joints. Occluded crops come from `config.occlusion`
 part is a field of every method that sees crops (see crop_model.py), so it can be had in
 other systems: here they are on.
 
-The published code differs from the paper; the settings of configs/dag.py:released are
-those of its behaviours that can be reproduced.
+The published code differs from the paper; configs/dag.py:released has its settings, and
+reads its files: HRNet and heads under "state_dict", the graph under "gcn_state_dict".
 """
 
 from collections.abc import Mapping
@@ -15,10 +15,23 @@ from typing import Any
 
 from flax.core import FrozenDict
 
-from occjax.nn import crop_model, heatmap_net
+from occjax.nn import crop_model, heatmap_net, hrnet
+from occjax.nn.attention import ATTEND_NAMES
+from occjax.nn.guided_refine import REFINE_NAMES
+from occjax.nn.torch_names import prefixed
 from occjax.ops import crop_maps
 
-PUBLISHED, PRETRAINED = heatmap_net.PUBLISHED, heatmap_net.PRETRAINED
+PUBLISHED = heatmap_net.PUBLISHED | {
+    "hrnet": (
+        # whether a joint is there at all, which teaches next to nothing; HRNet's head
+        (r"(context_head|context_predictor|final_layer)\..*", "", "drop"),
+        ("kpt_layer", "head/conv", "conv"),
+        *prefixed(ATTEND_NAMES, "", "attend"),
+        *prefixed(REFINE_NAMES, "", "refiner"),
+        *prefixed(hrnet.TORCH_NAMES, "", "trunk"),
+    )
+}
+PRETRAINED = heatmap_net.PRETRAINED
 loss_terms = crop_model.loss_terms
 decode, suppress = crop_maps.decode, crop_maps.suppress
 

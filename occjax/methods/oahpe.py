@@ -49,7 +49,7 @@ class Model(CropModel):
         """
         if not train:
             return self.read(inputs)
-        found = self.learn(inputs.image)
+        found = self.learn(inputs)
         self._check_stages(len(found.maps) - 1)
         return found
 

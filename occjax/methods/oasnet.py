@@ -84,8 +84,7 @@ class Model(CropModel):
     def _views(self, inputs: Inputs) -> Outputs:
         """Both views as rows of one batch, a device having both of its crops."""
         needed = not self.is_initializing()
-        image = siamese.images(inputs, self.mimic, needed=needed)
-        found = self.learn(image)
+        found = self.learn(siamese.rows(inputs, self.mimic, needed=needed))
         critic = None
         if self.mimic == "transport":
             critic = siamese.learnt(self.critic, found.repaired[-1].features)

@@ -129,7 +129,7 @@ class Model(nn.Module):
             joints, score = self._upright(joints, score, size[0])
             finest = finest[::2]
         if self.refines:
-            joints = self.refiner.of_crops(finest, joints, STRIDE, train=train)
+            joints = self.refiner.of_crops(finest, joints, STRIDE, inputs, train=train)
         if not train:
             return Outputs(joints, score)
         return Outputs(joints, score, found, everybody, self._flows(start))

@@ -10,6 +10,8 @@ from flax import linen as nn
 from occjax.nn.blocks import conv
 from occjax.nn.dense import torch_dense
 from occjax.nn.heads import Heatmaps
+from occjax.nn.resize import doubled
+from occjax.nn.torch_names import prefixed
 from occjax.types import Array
 
 EVERYBODY = ("before", "after", "none")
@@ -99,22 +101,33 @@ class Discriminate(nn.Module):
     stand in its place, as in the code, which has none of pixels; without both they stay
     what they are. They start as what they are, too: the convolution that joins them
     lets the attention of pixels through, which starts at the features.
+
+    The code weighs the channels of `early` features, those before the backbone's last
+    stage, and reads everybody's maps with a larger kernel.
     """
 
     joints: int
     channel: bool = True  # attention of channels
     spatial: bool = True  # attention of pixels
+    early: bool = False  # channels are weighed of the features before the last stage
     everybody: str = "before"  # one of EVERYBODY: where their maps are read
+    kernel: int = 1  # of what reads them
+    double: bool = False  # their maps are twice as large as the features
     narrow: int = 8  # see `SpatialAttention`
     halve: bool = False  # see `SpatialAttention`
     dtype: Any = jnp.float32  # computation; heatmaps are float32 or wider
 
     @nn.compact
-    def __call__(self, features: Array) -> Attended:
+    def __call__(self, features: Array, early: Array | None = None) -> Attended:
         """Maps features [B, h, w, C] to those of the person.
 
+        Args:
+            features: [B, h, w, C].
+            early: [B, h, w, C] those before the backbone's last stage, if any.
+
         Raises:
-            ValueError: there is no such place to read everybody's maps.
+            ValueError: there is no such place to read everybody's maps, or `early`
+                features are wanted and not there.
         """
         if self.everybody not in EVERYBODY:
             raise ValueError(
@@ -122,8 +135,16 @@ class Discriminate(nn.Module):
                 f"got {self.everybody!r}."
             )
         weighed = seen = features
+        if self.early:
+            if early is None or early.shape != features.shape:
+                raise ValueError(
+                    f"attend.early: expected a backbone that gives features "
+                    f"{features.shape} before its last stage too, such as hrnet with "
+                    f"early=True, got {None if early is None else early.shape}."
+                )
+            weighed = early
         if self.channel:
-            weighed = ChannelAttention(self.dtype, name="channel")(features)
+            weighed = ChannelAttention(self.dtype, name="channel")(weighed)
         if self.spatial:
             pixels = SpatialAttention(
                 self.narrow, self.halve, self.dtype, name="spatial"
@@ -131,27 +152,34 @@ class Discriminate(nn.Module):
             seen = pixels(features)
         maps = None
         if self.everybody != "none":
-            wide = np.promote_types(self.dtype, np.float32)
-            head = Heatmaps(self.joints, dtype=wide, name="everybody_head")
-            maps = head(weighed if self.everybody == "after" else features)
+            maps = self._everybody(weighed if self.everybody == "after" else features)
         if not self.channel and not self.spatial:
             return Attended(features, maps)
-        both = jnp.concatenate((weighed, seen), axis=-1)
+        both = jnp.concatenate((seen, weighed), axis=-1)
         join = conv(
             features.shape[-1],
             1,
             dtype=self.dtype,
             use_bias=True,
-            kernel_init=_second_half,
+            kernel_init=_first_half,
             name="join",
         )
         return Attended(join(both), maps)
 
+    def _everybody(self, x: Array) -> Array:
+        """Heatmaps of features [B, h, w, C]."""
+        wide = np.promote_types(self.dtype, np.float32)
+        head = Heatmaps(self.joints, self.kernel, wide, name="everybody_head")
+        if not self.double:
+            return head(x)
+        # one pixel wide, it may as well come first, where there is less to enlarge
+        return head(doubled(x)) if self.kernel > 1 else doubled(head(x))
 
-def _second_half(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    """A kernel [1, 1, 2 C, C] that gives the second half of its channels."""
+
+def _first_half(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    """A kernel [1, 1, 2 C, C] that gives the first half of its channels."""
     del key
-    return jnp.eye(shape[2], shape[3], -shape[3], dtype).reshape(shape)
+    return jnp.eye(*shape[2:], dtype=dtype).reshape(shape)
 
 
 # Names of DAG's code; see torch_names.py.
@@ -159,4 +187,9 @@ CHANNEL_NAMES = ((r"atn", "weigh", "linear"),)
 SPATIAL_NAMES = (
     ("gamma", "gamma", "keep"),
     (r"(query|key|value)_conv", r"\1", "conv"),
+)
+ATTEND_NAMES = (
+    *prefixed(CHANNEL_NAMES, "channel_att.", "channel"),
+    ("concat_predict", "join", "conv"),
+    ("parts_predictor", "everybody_head/conv", "conv"),
 )

@@ -40,6 +40,13 @@ class Reading(NamedTuple):
     repaired: tuple[Repaired, ...] = ()  # of each repaired stage, in training
 
 
+class Guides(NamedTuple):
+    """What the graph may look at."""
+
+    features: Array  # [B, h, w, C] of stride 4
+    maps: Array  # [B, h, w, J] heatmaps
+
+
 class CropModel(nn.Module):
     """A `HeatmapNet` of a method, and how it learns and is read.
 
@@ -112,14 +119,14 @@ class CropModel(nn.Module):
 
     def __call__(self, inputs: Inputs, *, train: bool) -> Reading:
         """Reads the heatmaps of crops [B, H, W, 3]."""
-        return self.learn(inputs.image) if train else self.read(inputs)
+        return self.learn(inputs) if train else self.read(inputs)
 
-    def learn(self, image: Array) -> Reading:
+    def learn(self, inputs: Inputs) -> Reading:
         """What the network gives for crops [B, H, W, 3] in training.
 
         The pose that the graph moves is that of the highest pixels.
         """
-        found = self.net(self.pixels(image), train=True)
+        found = self.net(self.pixels(inputs.image), train=True)
         reading = Reading(
             found.heatmaps,
             labelled=found.labelled,
@@ -128,18 +135,18 @@ class CropModel(nn.Module):
         )
         if not self.refines:
             return reading
-        start, _ = decoding.highest_pixel(found.heatmaps[-1])
-        features = found.features[-1]
-        start = self.stride * start
-        pose = self.refiner.of_crops(features, start, STRIDE, train=True)
+        maps = found.heatmaps[-1]
+        start, _ = decoding.highest_pixel(maps)
+        guides = Guides(found.features[-1], maps)
+        pose = self._moved(self.stride * start, guides, inputs, train=True)
         return reading._replace(pose=pose)
 
     def read(self, inputs: Inputs) -> Reading:
         """What the network gives for crops in a test, with all the scales they have.
 
-        The graph sees the features of the upright crop at scale 1.
+        The graph is guided by the upright crop at scale 1.
         """
-        found, features = self._test(inputs.image)
+        found, guides = self._test(inputs.image)
         if inputs.scaled:
             others = (self._test(image)[0].maps[-1] for image in inputs.scaled)
             every = [found.maps[-1], *others]
@@ -149,18 +156,27 @@ class CropModel(nn.Module):
             return found
         start, _ = crop_maps.joints(self, found, inputs)
         start = sampling.affine(start, sampling.inverse(inputs.to_source))
-        pose = self.refiner.of_crops(features, start, STRIDE, train=False)
+        pose = self._moved(start, guides, inputs, train=False)
         return found._replace(pose=pose)
 
-    def _test(self, image: Array) -> tuple[Reading, Array]:
-        """One scale, and the features [B, h, w, C] of the upright crops."""
+    def _moved(
+        self, start: Array, guides: Guides, inputs: Inputs, *, train: bool
+    ) -> Array:
+        """The pose [B, J, 2] that the graph makes of another one, input pixels."""
+        guide, stride = guides.features, STRIDE
+        if self.refiner.seek:
+            guide, stride = guides.maps, self.stride
+        return self.refiner.of_crops(guide, start, stride, inputs, train=train)
+
+    def _test(self, image: Array) -> tuple[Reading, Guides]:
+        """One scale, and what the upright crops have for the graph."""
         image = self.pixels(image)
         if self.flip_test:
             both = flip_test.orientations(image, 1)
             image = both.reshape(-1, *both.shape[2:])
         found = self.net(image, train=False)
         maps, hidden, labelled = found.heatmaps, None, found.labelled
-        features = found.features[-1]
+        guides = Guides(found.features[-1], maps[-1])
         if found.repaired and found.repaired[-1].map is not None:
             hidden = found.repaired[-1].map[..., None]
         if self.flip_test:
@@ -170,9 +186,9 @@ class CropModel(nn.Module):
             hidden = None if hidden is None else mean(hidden, (0,))
             if labelled is not None:
                 labelled = flip_test.average_vectors(labelled, flip)
-            features = features[::2]
+            guides = Guides(*(x[::2] for x in guides))
         hidden = None if hidden is None else hidden[..., 0]
-        return Reading(maps, hidden=hidden, labelled=labelled), features
+        return Reading(maps, hidden=hidden, labelled=labelled), guides
 
 
 def loss_terms(

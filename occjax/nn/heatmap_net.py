@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -13,6 +12,7 @@ from occjax.nn import check_stride, cpn, fastpose, heads, hourglass, hrnet, resn
 from occjax.nn.attention import Discriminate
 from occjax.nn.erase_reconstruct import EraseReconstruct, Repaired
 from occjax.nn.label_head import LabelHead
+from occjax.nn.resize import doubled
 from occjax.nn.torch_names import prefixed
 from occjax.types import Array
 
@@ -80,7 +80,11 @@ class HeatmapNet(nn.Module):
             )
         if self.attend is not None:
             self.attention = Discriminate(
-                self.joints, **self.attend, dtype=self.dtype, name="attend"
+                self.joints,
+                double=self.double,
+                **self.attend,
+                dtype=self.dtype,
+                name="attend",
             )
         wide = np.promote_types(self.dtype, np.float32)
         self.head = heads.Heatmaps(self.joints, dtype=wide)
@@ -119,22 +123,13 @@ class HeatmapNet(nn.Module):
             repaired = (self.mend(finest, train=train),)
             finest = repaired[0].features
         if self.attend is not None:
-            finest, everybody = self.attention(finest)
-            everybody = None if everybody is None else self._sized(everybody)
-        maps = (self._sized(self.head(finest)),)
+            early = features[-2] if len(features) > 1 else None
+            finest, everybody = self.attention(finest, early)
+        # a linear map of enlarged features, as in DAG's code, is the enlarged map
+        maps = self.head(finest)
+        maps = (doubled(maps) if self.double else maps,)
         features = (*features[:-1], finest)
         return Maps(maps, features, deepest, repaired, everybody=everybody)
-
-    def _sized(self, maps: Array) -> Array:
-        """Maps [B, h, w, J] as large as wanted.
-
-        A linear map of enlarged features, as in DAG's code, is the enlarged map.
-        """
-        if not self.double:
-            return maps
-        batch, height, width, joints = maps.shape
-        size = (batch, 2 * height, 2 * width, joints)
-        return jax.image.resize(maps, size, "bilinear")
 
 
 _WITH_HEADS = {

@@ -27,6 +27,7 @@ class Backbone(nn.Module):
     bottlenecks: int = 4  # blocks before the branches
     concat: bool = True  # all branches; otherwise the finest alone (top-down HRNet)
     all_levels: bool = False  # give the coarser branches before the last exchange too
+    early: bool = False  # give the finest branch before the last stage too
     dtype: Any = jnp.float32  # computation only
 
     @nn.compact
@@ -34,7 +35,8 @@ class Backbone(nn.Module):
         """Maps normalised images [B, H, W, 3] to features [B, H / 4, W / 4, C].
 
         C is 15 * width, finest branch first, or width without `concat`. With
-        `all_levels` the branches of strides 32, 16 and 8 stand before them.
+        `all_levels` the branches of strides 32, 16 and 8 stand before them, with
+        `early` the finest branch as it was before stage 4.
 
         Raises:
             ValueError: a side of the image is no multiple of 32.
@@ -51,11 +53,15 @@ class Backbone(nn.Module):
             x = block(x, train=train)
         branches = [self._conv(self.width, name="transition1_0")(x, train=train)]
         entering = branches
+        early = branches  # those that enter the last stage
         for stage, modules in enumerate(self.modules, start=2):
+            early = branches
             branches, entering = self._stage(branches, x, stage, modules, train=train)
             x = branches[-1]
         finest = concatenate(branches) if self.concat else branches[0]
-        return (*entering[:0:-1], finest) if self.all_levels else finest
+        coarser = entering[:0:-1] if self.all_levels else ()
+        before = (*coarser, *(early[:1] if self.early else ()))
+        return (*before, finest) if before else finest
 
     def _stage(
         self, branches: list[Array], x: Array, stage: int, modules: int, *, train: bool

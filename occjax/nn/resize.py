@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -54,3 +55,9 @@ def pixel_shuffle(x: Array, factor: int = 2) -> Array:
     x = x.reshape(batch, height, width, channels // factor**2, factor, factor)
     x = x.transpose(0, 1, 4, 2, 5, 3)
     return x.reshape(batch, height * factor, width * factor, -1)
+
+
+def doubled(x: Array) -> Array:
+    """[B, H, W, C] -> [B, 2 H, 2 W, C], bilinear; torch's `align_corners=False`."""
+    batch, height, width, channels = x.shape
+    return jax.image.resize(x, (batch, 2 * height, 2 * width, channels), "bilinear")

@@ -43,8 +43,8 @@ def check(model: Imitator) -> None:
             )
 
 
-def images(inputs: Inputs, mimic: str, *, needed: bool = True) -> Array:
-    """Both views as rows [2 B, H, W, 3], or the images if there is no clean twin.
+def rows(inputs: Inputs, mimic: str, *, needed: bool = True) -> Inputs:
+    """Inputs of both views, 2 B of them, or what came in if there is no clean twin.
 
     A device has both views of its images.
 
@@ -58,22 +58,25 @@ def images(inputs: Inputs, mimic: str, *, needed: bool = True) -> Array:
     """
     if inputs.clean is not None:
         both = jnp.stack((inputs.image, inputs.clean), axis=1)
-        return both.reshape(-1, *both.shape[2:])
+        twice = jax.tree.map(
+            lambda x: jnp.repeat(x, 2, axis=0), inputs._replace(clean=None)
+        )
+        return twice._replace(image=both.reshape(-1, *both.shape[2:]))
     if mimic != "none" and needed:
         raise ValueError(
             f"mimic: {mimic!r} needs clean twins of the images, which `paste_patches` "
             "of config.occlusion gives; without them it is 'none'."
         )
-    return inputs.image
+    return inputs
 
 
 def labels_of_rows(labels: Labels) -> Labels:
-    """Labels whose rows are those of `images`, each with its own visibility."""
+    """Labels whose rows are those of `rows`, each with its own visibility."""
     if labels.clean_visibility is None:
         return labels
     both = jnp.stack((labels.visibility, labels.clean_visibility), axis=1)
-    rows = jax.tree.map(lambda x: jnp.repeat(x, 2, axis=0), labels)
-    return rows._replace(visibility=both.reshape(-1, *both.shape[2:]))
+    twice = jax.tree.map(lambda x: jnp.repeat(x, 2, axis=0), labels)
+    return twice._replace(visibility=both.reshape(-1, *both.shape[2:]))
 
 
 def learnt(critic: Critic, features: Array) -> Mapping[str, Any]:

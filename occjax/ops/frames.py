@@ -1,8 +1,9 @@
-"""Frames in which a box runs from -1 to 1, as affine maps [B, 2, 3]."""
+"""Frames in which a box runs from -1 to 1, as affine maps [B, 2, 3] or corners."""
 
 import jax
 import jax.numpy as jnp
 
+from occjax.ops import sampling
 from occjax.types import Array
 
 
@@ -12,6 +13,19 @@ def of_box(boxes: Array, expanded: float = 0.0) -> Array:
     low = boxes[:, :2] - expanded * boxes[:, 2:]
     scale = jax.vmap(jnp.diag)(2 / size)
     return jnp.concatenate((scale, (-2 * low / size - 1)[..., None]), axis=-1)
+
+
+def corners(boxes: Array, matrix: Array) -> tuple[Array, Array]:
+    """Least and greatest corner [B, 2] of boxes that affine maps move but do not turn.
+
+    Args:
+        boxes: [B, 4].
+        matrix: [B, 2, 3] of one scale each, turned or mirrored as they may be.
+    """
+    middle = sampling.affine(boxes[:, None, :2] + boxes[:, None, 2:] / 2, matrix)[:, 0]
+    scale = jnp.sqrt(jnp.abs(sampling.determinant(matrix)))[:, None]
+    half = jnp.maximum(scale * boxes[:, 2:] / 2, 0.5)
+    return middle - half, middle + half
 
 
 def then(first: Array, second: Array) -> Array:

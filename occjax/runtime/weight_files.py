@@ -2,9 +2,10 @@
 
     state_dict = weight_files.read("hrnet_w32.pth")  # name -> array
 
-A state dict may stand alone or under "state_dict" or "model", and its names may all
-begin with "module." or "model.module.", which is left out. Nothing in a file is run,
-and an array is read when it is asked for.
+A state dict may stand alone or under "state_dict" or "model", that of DAG's graph
+beside it under "gcn_state_dict", and its names may all begin with "module." or
+"model.module.", which is left out. Nothing in a file is run, and an array is read when
+it is asked for.
 """
 
 import json
@@ -23,6 +24,7 @@ from occjax.runtime import stored, torch_files
 
 SUFFIXES = (".pth", ".pth.tar", ".pt", ".safetensors", ".npz")
 _WRAPPERS = ("state_dict", "model")
+_BESIDE = "gcn_state_dict"  # in DAG's files, further arrays of the same model
 _PREFIXES = ("model.module.", "module.")  # of torch's DataParallel
 _SAFE = {
     "F64": "float64",
@@ -112,7 +114,8 @@ def _state_dict(path: Any, tree: Any) -> stored.Arrays:
     """The arrays of what torch.save wrote, which may have wrapped them."""
     for name in _WRAPPERS:
         if isinstance(tree, dict) and isinstance(tree.get(name), dict):
-            tree = tree[name]
+            beside = tree.get(_BESIDE)
+            tree = tree[name] | (beside if isinstance(beside, dict) else {})
             break
     if not isinstance(tree, dict):
         raise UserError(

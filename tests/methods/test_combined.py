@@ -75,7 +75,7 @@ def learnt(model, inputs, labels):
 def test_both_views_are_rows_of_pinets_batch():
     model, (inputs, labels) = build(), batch()
     outputs = learnt(model, inputs, labels)
-    rows = siamese.images(inputs, "transport")
+    rows = siamese.rows(inputs, "transport").image
     asked = combined.proposals(model, labels)
     plain = build(pinet)
     own = variables(model)

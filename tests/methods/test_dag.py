@@ -9,7 +9,8 @@ from offsets import moving
 from configs import dag as experiment
 from occjax.methods import dag, oahpe, oasnet, top_down
 from occjax.nn.crop_model import Reading
-from occjax.ops import joint_maps
+from occjax.nn.guided_refine import GuidedRefine
+from occjax.ops import joint_maps, sampling
 from occjax.runtime import initial, step
 from occjax.skeletons import COCO
 from occjax.types import Inputs, Labels
@@ -156,6 +157,38 @@ def test_everybody_are_the_person_and_others_at_half_height():
     labels.visibility[:, :, 3] = 0
     _, weight = joint_maps.everybody(labels, size, 1.0, 4)
     np.testing.assert_array_equal(weight[:, 3], 0)
+
+
+def test_as_in_the_published_code_it_learns_and_reads_maps_of_the_upright_crop():
+    backbone = {"name": "hrnet", "width": 4, "modules": (1, 1, 1), "blocks": 1}
+    backbone |= {"stem": 8, "bottlenecks": 1, "concat": False, "early": True}
+    attend = {"early": True, "spatial": False, "everybody": "after", "kernel": 3}
+    refine = REFINE | {"mix": "gated", "norm": "row_sym", "seek": True, "frame": "box"}
+    model = build(attend=attend, refine=refine, double=True).clone(backbone=backbone)
+    inputs, labels = batch()
+    box = np.array([[10, 5, 100, 80], [20, 0, 60, 110]], np.float32)
+    inputs = inputs._replace(box=box)
+    state = moving(initial.variables(model, inputs, seed=0))
+    outputs = learnt(model, state, inputs)
+    terms = dag.loss_terms(model, outputs, labels)
+    assert set(terms) == {"heatmap", "everybody", "pose"}
+    assert all(np.all(np.isfinite(values)) for values, _ in terms.values())
+    grads = gradient_of_the_pose(model, state, inputs, labels)
+    assert any(np.any(x) for x in jax.tree.leaves(grads["head"]))  # whose maps are read
+
+    found = model.apply(state, inputs, train=False)
+    upright = model.clone(flip_test=False).apply(state, inputs, train=False)
+    start = dag.decode(model, found._replace(pose=None), inputs).joints[:, 0]
+    start = sampling.affine(start, sampling.inverse(inputs.to_source))
+    graph = GuidedRefine(COCO, **refine)
+    wanted = graph.apply(
+        {name: state[name]["refiner"] for name in ("params", "batch_stats")},
+        *(upright.maps[-1], start, 2, inputs),
+        train=False,
+        method="of_crops",
+    )
+    np.testing.assert_allclose(found.pose, wanted, rtol=1e-4, atol=1e-3)
+    assert np.any(np.abs(found.pose - start) > 1e-2)
 
 
 OFF = {"channel": False, "spatial": False, "everybody": "none"}

@@ -59,6 +59,57 @@ def test_spatial_attention_equals_the_published_one(golden, dtype, within):
     equivalence.check("DAG", link, got, wanted, within, "absolute")
 
 
+@pytest.mark.parametrize(("dtype", "within"), [("float32", 1e-5), ("float64", 1e-6)])
+def test_features_joined_as_in_the_code_equal_the_published_ones(golden, dtype, within):
+    figures, state = published(golden, "")
+    rows = attention.ATTEND_NAMES
+    own = ("channel_att.", "concat_predict.")
+    state = {name: x for name, x in state.items() if name.startswith(own)}
+    with jax.enable_x64(dtype == "float64"):
+        early, features = (
+            jnp.asarray(nets.nhwc(figures[name]), dtype)
+            for name in ("features", "init_features")
+        )
+        module = attention.Discriminate(
+            17, spatial=False, early=True, everybody="none", dtype=jnp.dtype(dtype)
+        )
+        key = jax.random.key(0)
+        shapes = jax.eval_shape(module.init, key, features, early)
+        given = weights.convert(state, rows, shapes)
+        got = module.apply(given, features, early).features
+    wanted = nets.nhwc(figures["pose_features"])
+    link = "forward: features after both attentions are joined"
+    equivalence.check("DAG", link, got, wanted, within, "absolute")
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_doubled_maps_of_everybody_are_read_from_doubled_features(kernel):
+    features = np.random.default_rng(0).standard_normal((2, 4, 6, 8)).astype(np.float32)
+    module = attention.Discriminate(5, kernel=kernel, double=True)
+    params = started(module, features)["params"]
+    params = jax.tree.map(
+        lambda x: x + jnp.linspace(0, 1, x.size).reshape(x.shape), params
+    )
+    maps = module.apply({"params": params}, features).everybody
+    assert maps.shape == (2, 8, 12, 5)
+    large = np.asarray(jax.image.resize(features, (2, 8, 12, 8), "bilinear"))
+    read = jax.tree.map(np.asarray, params["everybody_head"]["conv"])
+    pad = kernel // 2
+    padded = np.pad(large, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), (1, 2))
+    wanted = np.einsum("bxycuv,uvcj->bxyj", windows, read["kernel"]) + read["bias"]
+    np.testing.assert_allclose(maps, wanted, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("early", [None, np.zeros((2, 8, 12, 8), np.float32)])
+def test_early_features_must_be_there_and_as_large(early):
+    module = attention.Discriminate(5, early=True)
+    with pytest.raises(
+        ValueError, match="attend.early: expected a backbone that gives"
+    ):
+        module.init(jax.random.key(0), np.zeros((2, 4, 6, 8), np.float32), early)
+
+
 def started(module, features):
     init = nets.quick_jit(module.init)
     return init(jax.random.key(0), features)
@@ -127,7 +178,7 @@ def test_both_attentions_are_joined_and_everybody_is_read_where_it_is_said(
     wanted = features
     if channel or spatial:
         kernel, bias = params["join"]["kernel"][0, 0], params["join"]["bias"]
-        wanted = np.concatenate((weighed, seen), axis=-1) @ kernel + bias
+        wanted = np.concatenate((seen, weighed), axis=-1) @ kernel + bias
     np.testing.assert_allclose(found.features, wanted, rtol=1e-4, atol=1e-4)
     if everybody == "none":
         assert found.everybody is None

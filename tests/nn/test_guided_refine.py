@@ -1,7 +1,11 @@
 """DAG's graph on poses: frames, features, masks, what it starts from."""
 
 import functools
+import json
 
+import equivalence
+import golden_nets as nets
+import golden_weights
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +13,9 @@ import pytest
 
 from occjax.nn import guided_refine
 from occjax.ops import graph
+from occjax.runtime import weights
 from occjax.skeletons import COCO, CROWDPOSE, OCPOSE
+from occjax.types import Inputs
 
 LOW, HIGH = (0, 0), (16, 16)
 
@@ -73,6 +79,114 @@ def test_where_the_pose_was_teaches_nothing():
     by_features, by_joints = jax.grad(total, (0, 1))(features, joints)
     assert np.any(by_features)
     assert not np.any(by_joints)
+
+
+@pytest.mark.parametrize(("dtype", "within"), [("float32", 5e-5), ("float64", 1e-6)])
+def test_where_maps_are_read_is_sought_as_in_the_published_code(golden, dtype, within):
+    figures = np.load(golden / "graph_conv" / "dag_gcn.npz")
+    manifest = json.loads((golden / "graph_conv" / "manifest.json").read_text())
+    state = golden_weights.generate(
+        {"g": 1.0, "entries": manifest["dag_gcn"]["entries"]}
+    )
+    with jax.enable_x64(dtype == "float64"):
+        maps = jnp.asarray(nets.nhwc(figures["heatmaps"]), dtype)
+        pose = jnp.asarray(figures["pose_in"], dtype)[:, None]
+        module = guided_refine.GuidedRefine(
+            COCO, norm="row_sym", mix="gated", seek=True, dtype=jnp.dtype(dtype)
+        )
+        args = (maps, pose, LOW, maps.shape[2:0:-1])
+        start = functools.partial(module.init, train=False)
+        shapes = jax.eval_shape(start, jax.random.key(0), *args)
+        given = weights.convert(state, guided_refine.REFINE_NAMES, shapes)
+        _, seen = module.apply(
+            *(given, *args),
+            train=False,
+            capture_intermediates=True,
+            mutable=["intermediates"],
+        )
+    inner = seen["intermediates"]
+    level = inner["level"]["__call__"][0]
+    nets.assert_close_to_largest(level, nets.nhwc(figures["level_conv"]), within)
+    link = "forward: where FGMH-GCN reads heatmaps"
+    where = inner["seeker"]["__call__"][0]
+    equivalence.check("DAG", link, where, figures["sample_xy"], within, "absolute")
+
+
+def test_maps_are_read_where_the_network_says():
+    rng = np.random.default_rng(0)
+    maps = jnp.asarray(rng.standard_normal((2, 16, 16, 17)), jnp.float32)
+    joints = jnp.asarray(rng.uniform(2, 13, (2, 1, 17, 2)), jnp.float32)
+    module = build(seek=True)
+    state = module.init(jax.random.key(0), maps, joints, LOW, HIGH, train=False)
+    params = jax.tree.map(lambda x: x + 0.05, state["params"])
+    level = {"kernel": jnp.zeros((3, 3, 17, 17)).at[1, 1].set(jnp.eye(17))}
+    level["bias"] = jnp.zeros(17)  # the maps as they are
+    out = jax.tree.map(jnp.zeros_like, params["seeker"]["out"])
+    out["bias"] = jnp.asarray([2 * 5.5 / 16 - 1, 2 * 3.5 / 16 - 1])  # pixel (5, 3)
+    params |= {"level": level, "seeker": {**params["seeker"], "out": out}}
+
+    def run(maps):
+        variables = {**state, "params": params}
+        return module.apply(variables, maps, joints, LOW, HIGH, train=False)
+
+    first, at = run(maps), jnp.zeros((16, 16), bool).at[3, 5].set(True)
+    elsewhere = jnp.where(at[None, :, :, None], maps, 9.0)
+    np.testing.assert_allclose(run(elsewhere), first, rtol=1e-3, atol=1e-3)
+    there = jnp.where(at[None, :, :, None], 9.0, maps)
+    assert np.max(np.abs(run(there) - first)) > 0.1
+
+
+def test_only_heatmaps_of_one_pose_can_be_sought():
+    with pytest.raises(ValueError, match="seek: expected heatmaps of 17 joints of one"):
+        build(seek=True).init(jax.random.key(0), *given(), LOW, HIGH, train=False)
+
+
+def crops(matrix=((2, 0, 5), (0, 2, -3)), box=(9.0, 3.0, 16.0, 12.0)):
+    """Inputs of two crops of 16 x 16 pixels."""
+    image = np.zeros((2, 16, 16, 3), np.uint8)
+    return Inputs(
+        image,
+        np.full((2, 2), 16, np.int32),
+        np.tile(np.array(matrix, np.float32), (2, 1, 1)),
+        box=None if box is None else np.tile(np.array(box, np.float32), (2, 1)),
+    )
+
+
+def of_crops(features, joints, inputs, stride=1, **fields):
+    module = build(**fields)
+    return module.apply(
+        started(module),
+        *(features, joints, stride, inputs),
+        train=False,
+        method="of_crops",
+    )
+
+
+def test_a_pose_of_a_crop_moves_in_the_frame_of_the_crop_or_of_the_box():
+    features, joints = given(poses=1)
+    joints = joints[:, 0]
+    whole = moved(build(), features, joints[:, None])[:, 0]
+    np.testing.assert_allclose(of_crops(features, joints, crops(box=None)), whole, 1e-4)
+    # the box, moved and half as large, runs from (2, 3) to (10, 9) in the crop
+    low, high = (2, 3), (10, 9)
+    wanted = moved(build(), features, joints[:, None], low, high)[:, 0]
+    boxed = of_crops(features, joints, crops(), frame="box")
+    np.testing.assert_allclose(boxed, wanted, rtol=1e-4, atol=1e-4)
+    mirrored = crops(matrix=((-2, 0, 5 + 2 * 12), (0, 2, -3)))
+    boxed = of_crops(features, joints, mirrored, frame="box")
+    np.testing.assert_allclose(boxed, wanted, rtol=1e-4, atol=1e-4)
+    larger = of_crops(features, 4 * joints, crops(((0.5, 0, 5), (0, 0.5, -3))), 4)
+    np.testing.assert_allclose(larger, 4 * whole, rtol=1e-4, atol=1e-4)
+
+
+def test_a_frame_that_there_is_not_is_named():
+    features, joints = given(poses=1)
+    with pytest.raises(
+        ValueError, match=r"frame: expected one of crop, box, got 'map'"
+    ):
+        of_crops(features, joints[:, 0], crops(), frame="map")
+    with pytest.raises(ValueError, match="frame: 'box' needs crops of boxes"):
+        of_crops(features, joints[:, 0], crops(box=None), frame="box")
 
 
 def test_masked_poses_do_not_enter_the_statistics():

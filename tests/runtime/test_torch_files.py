@@ -53,6 +53,13 @@ def test_a_snapshot_of_training_gives_its_state_dict_without_prefix():
     assert found["0.weight"].shape == (4, 3, 3, 3)
 
 
+def test_a_graph_that_is_kept_beside_the_network_belongs_to_it():
+    found = weight_files.read(SAVED / "dag.pth")
+    assert list(found)[:2] == ["0.weight", "0.bias"]
+    assert list(found)[-2:] == ["W", "bias"]
+    np.testing.assert_array_equal(found["W"], np.arange(24.0).reshape(4, 6))
+
+
 def test_a_pickled_module_is_refused_by_the_name_it_asks_for():
     refused(SAVED / "whole.pth", "asks for torch.nn.modules.container.Sequential")
 
