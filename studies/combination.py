@@ -52,6 +52,7 @@ SYSTEMS = {  # the papers', and what reads whole images
     "dag": "DAG",
     "ksnet": "OA-HPE + KS-net",
     "with_attention": "PINet, attention, scores",
+    "with_graph": "PINet, graph, scores",
     "full": "all in one",
 }
 START = {  # weights of the base that all rows go on from
@@ -127,7 +128,7 @@ TABLE_TEXT = """
 ## DAG's Table 2
 
 Crops of annotated boxes. Poseur regresses poses without heatmaps; it has a base of its
-own.
+own, whose backbone goes on from that of the others.
 """
 PHOTOGRAPHS_TEXT = """
 ## DAG's Table 2 on photographs
@@ -273,14 +274,24 @@ def train(kind: str, row: str, seed: int) -> pathlib.Path:
         settings["base"] = str(train(kind, "oahpe", seed))
     else:
         settings["data__dir"] = workdir / "datasets"
-        if not row.endswith("base"):
-            origin, base = "whole" if kind == "control" else kind, "base"
-            start = START[origin]
-            if row in REGRESSED:
-                start, base = START["poseur"], "poseur_base"
-            settings["init_from"] = f"{train(origin, base, seed)}:{start}"
+        start = start_of(kind, row)
+        if start is not None:
+            origin, base, pattern = start
+            settings["init_from"] = f"{train(origin, base, seed)}:{pattern}"
     config = f"configs/study_combination.py:{kind}_{row}"
     return runs.train(config, workdir / f"{kind}-{row}-{seed}", **settings)
+
+
+def start_of(kind: str, row: str) -> tuple[str, str, str] | None:
+    """Kind and row of the run that a row goes on from, and which of its weights."""
+    if row == "base":
+        return None
+    if row == "poseur_base":
+        return kind, "base", "^trunk/"
+    if row in REGRESSED:
+        return kind, "poseur_base", START["poseur"]
+    origin = "whole" if kind == "control" else kind
+    return origin, "base", START[origin]
 
 
 def scored(run: pathlib.Path, split: str = "test", **how: str) -> list[float]:
