@@ -1,5 +1,6 @@
 """DAG: what its attention and its graph learn from, are read from and cost."""
 
+import golden_nets as nets
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -169,15 +170,19 @@ def test_as_in_the_published_code_it_learns_and_reads_maps_of_the_upright_crop()
     box = np.array([[10, 5, 100, 80], [20, 0, 60, 110]], np.float32)
     inputs = inputs._replace(box=box)
     state = moving(initial.variables(model, inputs, seed=0))
-    outputs = learnt(model, state, inputs)
+    outputs = nets.quick_jit(lambda v: learnt(model, v, inputs))(state)
     terms = dag.loss_terms(model, outputs, labels)
     assert set(terms) == {"heatmap", "everybody", "pose"}
     assert all(np.all(np.isfinite(values)) for values, _ in terms.values())
-    grads = gradient_of_the_pose(model, state, inputs, labels)
+    grads = nets.quick_jit(lambda v: gradient_of_the_pose(model, v, inputs, labels))(
+        state
+    )
     assert any(np.any(x) for x in jax.tree.leaves(grads["head"]))  # whose maps are read
 
-    found = model.apply(state, inputs, train=False)
-    upright = model.clone(flip_test=False).apply(state, inputs, train=False)
+    def tested(model):
+        return nets.quick_jit(lambda v: model.apply(v, inputs, train=False))(state)
+
+    found, upright = tested(model), tested(model.clone(flip_test=False))
     start = dag.decode(model, found._replace(pose=None), inputs).joints[:, 0]
     start = sampling.affine(start, sampling.inverse(inputs.to_source))
     graph = GuidedRefine(COCO, **refine)
