@@ -8,12 +8,12 @@ coco            COCO 2017 likewise
 full            as none, with every part; so are crowdpose_full and coco_full
 smoke           two steps of a tiny model with every part, in seconds: what tests run
 
-PINet infers, refines and fuses whole poses. Two parts earned their place beside it
-(docs/study.md, made by `python -m studies.combination`) and are always there: DAG's
-attention of channels, and scores in the manner of OAKS. The variants with every part
-also have DAG's occluders and graph, and OASNet's mimicry, for which every image comes
-in two views, half as many a step, with pasted patches and without. How each is taken
-away:
+PINet infers, refines and fuses whole poses. Two parts earned their place beside it when
+they were first measured (`python -m studies.combination`; docs/study.md measures again)
+and are always there: DAG's attention of channels, and scores in the manner of OAKS. The
+variants with every part also have DAG's occluders and graph, and OASNet's mimicry, for
+which every image comes in two views, half as many a step, with pasted patches and
+without. How each is taken away:
 
     --config.model.weigh_channels=False                  DAG's attention of channels
     --config.score=heatmap                               scores in the manner of OAKS,
