@@ -57,11 +57,8 @@ def rows(inputs: Inputs, mimic: str, *, needed: bool = True) -> Inputs:
         ValueError: they are missing.
     """
     if inputs.clean is not None:
-        both = jnp.stack((inputs.image, inputs.clean), axis=1)
-        twice = jax.tree.map(
-            lambda x: jnp.repeat(x, 2, axis=0), inputs._replace(clean=None)
-        )
-        return twice._replace(image=both.reshape(-1, *both.shape[2:]))
+        twice = _twice(inputs._replace(clean=None))
+        return twice._replace(image=_in_turn(inputs.image, inputs.clean))
     if mimic != "none" and needed:
         raise ValueError(
             f"mimic: {mimic!r} needs clean twins of the images, which `paste_patches` "
@@ -74,9 +71,19 @@ def labels_of_rows(labels: Labels) -> Labels:
     """Labels whose rows are those of `rows`, each with its own visibility."""
     if labels.clean_visibility is None:
         return labels
-    both = jnp.stack((labels.visibility, labels.clean_visibility), axis=1)
-    twice = jax.tree.map(lambda x: jnp.repeat(x, 2, axis=0), labels)
-    return twice._replace(visibility=both.reshape(-1, *both.shape[2:]))
+    seen = _in_turn(labels.visibility, labels.clean_visibility)
+    return _twice(labels)._replace(visibility=seen)
+
+
+def _twice(tree: Any) -> Any:
+    """Arrays [B, ...] as [2 B, ...], each row twice."""
+    return jax.tree.map(lambda x: jnp.repeat(x, 2, axis=0), tree)
+
+
+def _in_turn(first: Array, second: Array) -> Array:
+    """Rows [2 B, ...] of two arrays [B, ...] in turn."""
+    both = jnp.stack((first, second), axis=1)
+    return both.reshape(-1, *both.shape[2:])
 
 
 def learnt(critic: Critic, features: Array) -> Mapping[str, Any]:
