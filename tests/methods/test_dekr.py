@@ -64,7 +64,9 @@ def learnt():
     """A model, a batch and variables that know it by heart; losses on the way."""
     model, inputs, labels = small(), example(), people()
     variables = jax.jit(model.init, static_argnames="train")(KEY, inputs, train=True)
-    adam, stats = optax.adam(3e-3), variables["batch_stats"]
+    # the rate falls: at a constant one the last steps still jump about
+    adam = optax.adam(optax.cosine_decay_schedule(5e-3, 800))
+    stats = variables["batch_stats"]
 
     def loss(params, stats):
         given = {"params": params, "batch_stats": stats}
@@ -79,7 +81,7 @@ def learnt():
         return optax.apply_updates(params, updates), changed, state, terms
 
     params, state, history = variables["params"], adam.init(variables["params"]), []
-    for _ in range(400):
+    for _ in range(800):
         params, changed, state, terms = update(params, stats, state)
         stats = changed["batch_stats"]
         history.append({name: float(value) for name, value in terms.items()})
@@ -103,7 +105,7 @@ def test_a_batch_learnt_by_heart_is_decoded_to_its_people(learnt, fuse):
         assert np.sum(np.asarray(poses.score[image]) > 0.2) == 2
         for person in truth[image]:
             gap = np.linalg.norm(np.asarray(poses.joints[image, :2]) - person, axis=-1)
-            assert gap.mean(axis=1).min() < 4  # source pixels: half of a map pixel
+            assert gap.mean(axis=1).min() < 3  # source pixels; a map pixel is 8
 
 
 def test_the_rescoring_net_learns_the_oks_and_moves_nothing_else(learnt):
