@@ -169,13 +169,6 @@ def pixels_of_folder(folder: str) -> Callable[[dict], np.ndarray]:
                 f"image {image['id']} of the ground truth has no file_name; "
                 "--images needs one."
             )
-        path = epath.Path(folder) / name
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise UserError(
-                f"{path}: cannot be read: {error.strerror or error}."
-            ) from error
-        return records.decode(data, str(path))
+        return records.load(epath.Path(folder) / name)
 
     return read

@@ -48,7 +48,7 @@ class Folder(pictures.Numbered):
         sizes = []
         for path in paths:
             try:
-                sizes.append(_read(path).shape[:2])
+                sizes.append(records.load(path, upright=True).shape[:2])
                 self.paths.append(path)
             except UserError as error:
                 self.unreadable.append(str(error))
@@ -62,14 +62,5 @@ class Folder(pictures.Numbered):
             UserError: the file has become unreadable since.
         """
         path = self.paths[index]
-        return pictures.record(_read(path), index + 1, path.name)
-
-
-def _read(path: epath.Path) -> np.ndarray:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read: {error.strerror or error}."
-        ) from error
-    return records.decode(data, str(path), upright=True)
+        image = records.load(path, upright=True)
+        return pictures.record(image, index + 1, path.name)

@@ -19,6 +19,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from etils import epath
 from faster_coco_eval.core import mask as run_lengths
 
 from occjax.errors import UserError
@@ -44,6 +45,20 @@ def person_columns(num_joints: int) -> dict[str, tuple[type, tuple[int, ...]]]:
         "segmentation": (np.object_, ()),
         "head_size": (np.float32, ()),
     }
+
+
+def load(path: epath.Path, *, upright: bool = False) -> np.ndarray:
+    """Pixels of an image file, see `decode`.
+
+    Raises:
+        UserError: the file cannot be read, is no image, or was cut short.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{path}: cannot be read: {reason}.") from error
+    return decode(data, str(path), upright=upright)
 
 
 def decode(data: bytes, name: str, *, upright: bool = False) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What tests of the launchers share: their names, their files, and how they start.
 
-`PYTHONPATH=tests python tests/launch/launchers.py >tests/launch/dry_run.txt` stores what
-dry runs print.
+`PYTHONPATH=tests python tests/launch/launchers.py` prints what dry_run.txt beside it
+holds: the text of dry runs.
 """
 
 import os
