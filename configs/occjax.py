@@ -8,19 +8,19 @@ coco            COCO 2017 likewise
 full            as none, with every part; so are crowdpose_full and coco_full
 smoke           two steps of a tiny model with every part, in seconds: what tests run
 
-PINet infers, refines and fuses whole poses. Two parts earned their place beside it when
-they were first measured (`python -m studies.combination`; docs/study.md measures again)
-and are always there: DAG's attention of channels, and scores in the manner of OAKS. The
-variants with every part also have DAG's occluders and graph, and OASNet's mimicry, for
-which every image comes in two views, half as many a step, with pasted patches and
-without. How each is taken away:
+PINet infers and fuses whole poses. Two parts earned their place beside it, each with
+every seed of `python -m studies.combination` (docs/study.md), and are always there:
+DAG's graph, which refines poses in the place of PINet's, and scores in the manner of
+OAKS. The variants with every part also have DAG's attention and occluders, and OASNet's
+mimicry, for which every image comes in two views, half as many a step, with pasted
+patches and without. How each is taken away:
 
-    --config.model.weigh_channels=False                  DAG's attention of channels
+    --config.model.refine=dynamic                        DAG's graph: PINet's instead
     --config.score=heatmap                               scores in the manner of OAKS,
                                                          which teach nothing else
     --config.model.fuse=False                            PINet's fusion
+    --config.model.weigh_channels=False                  DAG's attention of channels
     --config.occlusion="({'name': 'paste_patches'},)"    DAG's occluders
-    --config.model.refine=dynamic                        DAG's graph: PINet's instead
     --config.model.mimic=none --config.loss.mimic=0.     OASNet's mimicry
 
 `python -m occjax.evaluate --score heatmap,oaks,oracle` ranks a run's poses by each.
@@ -46,9 +46,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def laptop() -> ConfigDict:
     """The built-in crowd and a model for two CPU cores."""
-    config = _combined(pinet.laptop())
-    config.model.attend = ConfigDict(dict(halve=True))
-    return config
+    return _combined(pinet.laptop())
 
 
 def crowdpose() -> ConfigDict:
@@ -64,6 +62,7 @@ def coco() -> ConfigDict:
 def full() -> ConfigDict:
     """The first with every part."""
     config = _full(laptop())
+    config.model.attend = ConfigDict(dict(halve=True))
     config.data.max_persons = 4  # three of a scene, and one that is pasted
     return config
 
@@ -91,7 +90,7 @@ def smoke() -> ConfigDict:
 def _combined(config: ConfigDict) -> ConfigDict:
     """A PINet experiment with the parts that earned their place."""
     config.method, config.score = "combined", "oaks"
-    config.model.update(dict(weigh_channels=True, mimic="none"))
+    config.model.update(dict(refine="multi_hop", mimic="none"))
     config.model.scores = ConfigDict(dict(hidden=128))
     config.loss.update(TOLD)
     return config
@@ -103,7 +102,7 @@ def _full(config: ConfigDict) -> ConfigDict:
     mask, paste = dag.OCCLUSION
     # a pasted person is in both views, what only hides in one of them
     config.occlusion = (paste, *oasnet.PATCHES, mask)
-    config.model.update(dict(refine="multi_hop"))
+    config.model.update(dict(weigh_channels=True))
     config.model.update(dict(mimic="transport", detach_clean=False))
     config.model.transport = ConfigDict(dict(epsilon=0.1, iterations=5))
     config.loss.mimic = oasnet.LOSS["mimic"]
