@@ -81,12 +81,12 @@ or more and the graph 0.8 or more, and both bring something beside all other par
 Fusion is worth 0.1 there. Attention, which helps on crops, costs 0.4 on whole images.
 
 All parts in one are below PINet, and two of them hurt, beside all others nearly as much
-as alone. OASNet's mimicry costs 2.4 points, because a step has half as many images then,
-in two views each: half as many images without a second view cost as much. A second
-view with patches changes nothing, and neither does it to mimic. DAG's occluders cost
-2.2 points, and 1.3 of 6.5 where joints are covered as well, so it is not that the test
-lacks what they teach. Here every scene is seen two or three times, so there is little
-to learn by heart and, we suppose, harder views only slow learning.
+as alone. OASNet's mimicry costs 2.4 points, because a step has half as many images
+then, in two views each: half as many images without a second view cost as much. A
+second view with patches changes nothing, and neither does it to mimic. DAG's occluders
+cost 2.2 points, and 1.3 of 6.5 where joints are covered as well, so it is not that the
+test lacks what they teach. Here every scene is seen two or three times, so there is
+little to learn by heart and, we suppose, harder views only slow learning.
 
 Of DAG's Table 2, on crops, attention brings 1.0 point and the graph 1.9; occluders take
 2.4, and all together bring 0.1. On photographs, each of which is seen ten times, the
