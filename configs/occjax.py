@@ -102,7 +102,7 @@ def _full(config: ConfigDict) -> ConfigDict:
     mask, paste = dag.OCCLUSION
     # a pasted person is in both views, what only hides in one of them
     config.occlusion = (paste, *oasnet.PATCHES, mask)
-    config.model.update(dict(weigh_channels=True))
+    config.model.weigh_channels = True
     config.model.update(dict(mimic="transport", detach_clean=False))
     config.model.transport = ConfigDict(dict(epsilon=0.1, iterations=5))
     config.loss.mimic = oasnet.LOSS["mimic"]

@@ -76,7 +76,7 @@ FINDINGS = """
 
 PINet with DAG's graph in the place of its own and with scores as OAKS, which is what
 `configs/occjax.py` has, is above every paper's system with each seed and at each
-overlap: AP 14.5, PINet 12.3, DAG 10.3. With each seed the scores bring PINet 1.1 points
+overlap: AP 14.5, PINet 12.3, DAG 10.3. With each seed the scores bring PINet 1.0 points
 or more and the graph 0.8 or more, and both bring something beside all other parts.
 Fusion is worth 0.1 there. Attention, which helps on crops, costs 0.4 on whole images.
 
